@@ -1,0 +1,497 @@
+//! Commits: what travels between nodes and lies in the log.
+//!
+//! A commit is the net effect of one command, transaction or script of one origin. It owns a run of
+//! seqs, one for each effect; effect `i` has the dot `first + i`. What is replicated is effects, never
+//! commands: an effect names a row, what it supersedes there, and what it leaves there.
+//!
+//! Inside the engine a commit is a [`Commit`]; on the wire and in the log it is an [`EncodedCommit`],
+//! whose body replication carries without looking into it.
+
+use bytes::Bytes;
+
+use crate::causal::{Dot, Hlc, Origin, VersionVector};
+use crate::codec::{CodecError, Reader, Writer};
+use crate::crdt::Slot;
+
+const FORMAT: u8 = 1;
+
+/// Effects in one commit at most: bounds what one transaction can make other nodes do in one step.
+pub const MAX_EFFECTS: usize = 1 << 24;
+
+/// The name of a row, the unit that CRDT types resolve: (db, key, type slot, subkey).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey {
+    /// Number of the database.
+    pub db: u16,
+    /// The client's key.
+    pub key: Bytes,
+    /// Which of the key's type slots.
+    pub slot: Slot,
+    /// The member, field or kind within the slot; empty for slots of one row.
+    pub subkey: Bytes,
+}
+
+impl RowKey {
+    /// The row of a slot that has only one.
+    pub fn single(db: u16, key: Bytes, slot: Slot) -> RowKey {
+        RowKey { db, key, slot, subkey: Bytes::new() }
+    }
+}
+
+/// One commit: the effects that one origin makes visible together, everywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Who wrote it.
+    pub origin: Origin,
+    /// The seq of the first effect.
+    pub first: u64,
+    /// When it was written; every sibling and increment of the commit bears this stamp.
+    pub hlc: Hlc,
+    /// Effects in the order of their dots; never empty.
+    pub effects: Vec<Effect>,
+}
+
+impl Commit {
+    /// The dot of effect `index`.
+    pub fn dot(&self, index: usize) -> Dot {
+        Dot { origin: self.origin, seq: self.first + index as u64 }
+    }
+
+    /// The seq of the last effect.
+    pub fn last(&self) -> u64 {
+        self.first + self.effects.len() as u64 - 1
+    }
+}
+
+/// One effect, under one dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Changes one row.
+    Row(RowEffect),
+    /// Removes all that the issuer had seen in a scope.
+    Clear(Clear),
+}
+
+/// What one dot does to one row: all of it is optional, an effect of nothing is legal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowEffect {
+    /// The row.
+    pub row: RowKey,
+    /// Dots of the siblings that are superseded.
+    pub replaces: Vec<Dot>,
+    /// Counter entries of other origins that are reset, as observed.
+    pub resets: Vec<CounterReset>,
+    /// Whether the issuer's own counter entry is dropped; everyone does so at once (MODEL M2).
+    pub resets_own: bool,
+    /// The payload of the sibling that this dot leaves in the row.
+    pub put: Option<Bytes>,
+    /// The issuer's own counter entry after this effect.
+    pub add: Option<Increment>,
+}
+
+impl RowEffect {
+    /// An effect that does nothing yet.
+    pub fn new(row: RowKey) -> RowEffect {
+        RowEffect {
+            row,
+            replaces: Vec::new(),
+            resets: Vec::new(),
+            resets_own: false,
+            put: None,
+            add: None,
+        }
+    }
+}
+
+/// A counter entry as the issuer of a reset observed it (MODEL M2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterReset {
+    /// Whose entry.
+    pub origin: Origin,
+    /// The seq of the dot that opened the generation.
+    pub generation: u64,
+    /// The seq of the newest increment observed.
+    pub last: u64,
+    /// The sum of the generation up to that increment.
+    pub sum: i128,
+}
+
+/// The issuer's counter entry after an increment; its newest dot is the effect's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Increment {
+    /// The seq of the dot that opened the generation.
+    pub generation: u64,
+    /// The sum of the generation up to and including this increment.
+    pub sum: i128,
+}
+
+/// A bulk removal (`FLUSHDB`, `DEL` of a big key): O(1) on the wire but for the counters in its scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clear {
+    /// Which rows.
+    pub scope: Scope,
+    /// The issuer's vector *before* this commit: exactly the dots in it are removed (MODEL M3).
+    pub context: VersionVector,
+    /// Counter entries of other origins in the scope, as observed: a context alone cannot tell how much
+    /// of a running sum it covers.
+    pub resets: Vec<(RowKey, CounterReset)>,
+}
+
+/// The rows that a [`Clear`] removes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every row of a database, its bindings too.
+    Db(u16),
+    /// Every row of a key but its binding.
+    Key(u16, Bytes),
+}
+
+/// A commit as it travels and lies in the log: identity in the open, effects as opaque bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedCommit {
+    /// Who wrote it.
+    pub origin: Origin,
+    /// The seq of the first effect.
+    pub first: u64,
+    /// The seq of the last effect.
+    pub last: u64,
+    /// Format number, stamp and effects.
+    pub body: Bytes,
+}
+
+impl EncodedCommit {
+    /// The dot of the first effect.
+    pub fn first_dot(&self) -> Dot {
+        Dot { origin: self.origin, seq: self.first }
+    }
+}
+
+/// One entry of a node's delivery log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEntry {
+    /// A commit that was applied here.
+    Commit(EncodedCommit),
+    /// "Before this, all of that": left by a state transfer and by trimming (MODEL M5).
+    Barrier(VersionVector),
+}
+
+impl LogEntry {
+    /// Adds the entry's dots to a vector; true if it grew.
+    pub fn advance(&self, vector: &mut VersionVector) -> bool {
+        match self {
+            LogEntry::Commit(commit) => vector.advance(commit.origin, commit.last),
+            LogEntry::Barrier(barrier) => vector.join(barrier),
+        }
+    }
+}
+
+// ---- encoding --------------------------------------------------------------------------------------
+
+/// Bits of an effect's first byte.
+mod tag {
+    pub const ROW: u8 = 1;
+    pub const SAME_KEY: u8 = 2;
+    pub const REPLACES: u8 = 4;
+    pub const RESETS: u8 = 8;
+    pub const RESETS_OWN: u8 = 16;
+    pub const PUT: u8 = 32;
+    pub const ADD: u8 = 64;
+    pub const KNOWN: u8 = 127;
+}
+
+/// Origins that a body names, each written once. Index 0 is the commit's own.
+struct Names {
+    origins: Vec<Origin>,
+}
+
+impl Names {
+    fn index(&mut self, origin: &Origin) -> u64 {
+        match self.origins.iter().position(|known| known == origin) {
+            Some(index) => index as u64,
+            None => {
+                self.origins.push(*origin);
+                self.origins.len() as u64 - 1
+            }
+        }
+    }
+}
+
+impl Commit {
+    /// Encodes the commit. Cost: its size; no allocation but the body for commits without foreign dots.
+    pub fn encode(&self) -> EncodedCommit {
+        let mut names = Names { origins: vec![self.origin] };
+        let mut effects = Writer::over(Vec::with_capacity(64));
+        let mut previous: Option<&RowKey> = None;
+        for effect in &self.effects {
+            match effect {
+                Effect::Row(effect) => {
+                    encode_row_effect(effect, previous, self.first, &mut names, &mut effects);
+                    previous = Some(&effect.row);
+                }
+                Effect::Clear(clear) => encode_clear(clear, &mut names, &mut effects),
+            }
+        }
+        let mut out = Writer::over(Vec::with_capacity(effects.len() + 10));
+        out.u8(FORMAT);
+        out.u64(self.hlc.0);
+        out.varint(names.origins.len() as u64 - 1);
+        for origin in &names.origins[1..] {
+            out.origin(origin);
+        }
+        out.raw(effects.as_slice());
+        EncodedCommit {
+            origin: self.origin,
+            first: self.first,
+            last: self.last(),
+            body: out.finish(),
+        }
+    }
+
+    /// Decodes and validates a commit. Memory: at most a small multiple of the body's size.
+    pub fn decode(encoded: &EncodedCommit) -> Result<Commit, CodecError> {
+        let count = encoded
+            .last
+            .checked_sub(encoded.first)
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| *n < MAX_EFFECTS && encoded.first > 0)
+            .ok_or(CodecError::Invalid("run of seqs"))?
+            + 1;
+        let mut input = Reader::with_format(&encoded.body, FORMAT)?;
+        let hlc = input.hlc()?;
+        let foreign = input.count(Origin::LEN)?;
+        let mut names = vec![encoded.origin];
+        for _ in 0..foreign {
+            names.push(input.origin()?);
+        }
+        if count > input.rest().len() {
+            return Err(CodecError::Truncated);
+        }
+        let mut effects: Vec<Effect> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let previous = effects.iter().rev().find_map(|effect| match effect {
+                Effect::Row(effect) => Some(&effect.row),
+                Effect::Clear(_) => None,
+            });
+            effects.push(decode_effect(&mut input, previous, encoded.first, &names)?);
+        }
+        input.end()?;
+        Ok(Commit { origin: encoded.origin, first: encoded.first, hlc, effects })
+    }
+}
+
+fn encode_dot(dot: &Dot, first: u64, names: &mut Names, out: &mut Writer) {
+    let index = names.index(&dot.origin);
+    out.varint(index);
+    // Own dots are written as distances: what a writer supersedes is often its own recent write.
+    out.varint(if index == 0 { first.wrapping_sub(dot.seq) } else { dot.seq });
+}
+
+fn decode_dot(input: &mut Reader<'_>, first: u64, names: &[Origin]) -> Result<Dot, CodecError> {
+    let index = input.varint()?;
+    let number = input.varint()?;
+    let origin = usize::try_from(index)
+        .ok()
+        .and_then(|i| names.get(i))
+        .ok_or(CodecError::Invalid("origin"))?;
+    let seq = if index == 0 { first.wrapping_sub(number) } else { number };
+    if seq == 0 {
+        return Err(CodecError::Invalid("dot"));
+    }
+    Ok(Dot { origin: *origin, seq })
+}
+
+fn encode_row_key(row: &RowKey, same_key: bool, out: &mut Writer) {
+    if !same_key {
+        out.varint(u64::from(row.db));
+        out.bytes(&row.key);
+    }
+    out.u8(row.slot as u8);
+    out.bytes(&row.subkey);
+}
+
+fn decode_row_key(input: &mut Reader<'_>, same: Option<&RowKey>) -> Result<RowKey, CodecError> {
+    let (db, key) = match same {
+        Some(row) => (row.db, row.key.clone()),
+        None => {
+            let db = u16::try_from(input.varint()?).map_err(|_| CodecError::Invalid("db"))?;
+            (db, Bytes::copy_from_slice(input.bytes()?))
+        }
+    };
+    let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
+    Ok(RowKey { db, key, slot, subkey: Bytes::copy_from_slice(input.bytes()?) })
+}
+
+fn encode_reset(reset: &CounterReset, names: &mut Names, out: &mut Writer) {
+    out.varint(names.index(&reset.origin));
+    out.varint(reset.generation);
+    out.varint(reset.last - reset.generation);
+    out.varint_i128(reset.sum);
+}
+
+fn decode_reset(input: &mut Reader<'_>, names: &[Origin]) -> Result<CounterReset, CodecError> {
+    let origin = usize::try_from(input.varint()?)
+        .ok()
+        .and_then(|i| names.get(i))
+        .ok_or(CodecError::Invalid("origin"))?;
+    let generation = input.varint()?;
+    let last = generation.checked_add(input.varint()?).ok_or(CodecError::Invalid("reset"))?;
+    Ok(CounterReset { origin: *origin, generation, last, sum: input.varint_i128()? })
+}
+
+fn encode_row_effect(
+    effect: &RowEffect,
+    previous: Option<&RowKey>,
+    first: u64,
+    names: &mut Names,
+    out: &mut Writer,
+) {
+    let same_key = previous.is_some_and(|row| row.db == effect.row.db && row.key == effect.row.key);
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    out.u8(tag::ROW
+        | flag(same_key, tag::SAME_KEY)
+        | flag(!effect.replaces.is_empty(), tag::REPLACES)
+        | flag(!effect.resets.is_empty(), tag::RESETS)
+        | flag(effect.resets_own, tag::RESETS_OWN)
+        | flag(effect.put.is_some(), tag::PUT)
+        | flag(effect.add.is_some(), tag::ADD));
+    encode_row_key(&effect.row, same_key, out);
+    if !effect.replaces.is_empty() {
+        out.varint(effect.replaces.len() as u64);
+        for dot in &effect.replaces {
+            encode_dot(dot, first, names, out);
+        }
+    }
+    if !effect.resets.is_empty() {
+        out.varint(effect.resets.len() as u64);
+        for reset in &effect.resets {
+            encode_reset(reset, names, out);
+        }
+    }
+    if let Some(payload) = &effect.put {
+        out.bytes(payload);
+    }
+    if let Some(add) = &effect.add {
+        out.varint(add.generation);
+        out.varint_i128(add.sum);
+    }
+}
+
+fn encode_clear(clear: &Clear, names: &mut Names, out: &mut Writer) {
+    out.u8(0);
+    match &clear.scope {
+        Scope::Db(db) => {
+            out.u8(0);
+            out.varint(u64::from(*db));
+        }
+        Scope::Key(db, key) => {
+            out.u8(1);
+            out.varint(u64::from(*db));
+            out.bytes(key);
+        }
+    }
+    out.varint(clear.context.len() as u64);
+    for (origin, seq) in clear.context.iter() {
+        out.varint(names.index(origin));
+        out.varint(seq);
+    }
+    out.varint(clear.resets.len() as u64);
+    for (row, reset) in &clear.resets {
+        encode_row_key(row, false, out);
+        encode_reset(reset, names, out);
+    }
+}
+
+fn decode_effect(
+    input: &mut Reader<'_>,
+    previous: Option<&RowKey>,
+    first: u64,
+    names: &[Origin],
+) -> Result<Effect, CodecError> {
+    let tag = input.u8()?;
+    if tag & !tag::KNOWN != 0 {
+        return Err(CodecError::Invalid("effect"));
+    }
+    if tag & tag::ROW == 0 {
+        return decode_clear(input, names).map(Effect::Clear);
+    }
+    let same = match (tag & tag::SAME_KEY != 0, previous) {
+        (true, None) => return Err(CodecError::Invalid("key")),
+        (true, previous) => previous,
+        (false, _) => None,
+    };
+    let mut effect = RowEffect::new(decode_row_key(input, same)?);
+    if tag & tag::REPLACES != 0 {
+        for _ in 0..input.count(2)? {
+            effect.replaces.push(decode_dot(input, first, names)?);
+        }
+    }
+    if tag & tag::RESETS != 0 {
+        for _ in 0..input.count(4)? {
+            effect.resets.push(decode_reset(input, names)?);
+        }
+    }
+    effect.resets_own = tag & tag::RESETS_OWN != 0;
+    if tag & tag::PUT != 0 {
+        effect.put = Some(Bytes::copy_from_slice(input.bytes()?));
+    }
+    if tag & tag::ADD != 0 {
+        effect.add = Some(Increment { generation: input.varint()?, sum: input.varint_i128()? });
+    }
+    Ok(Effect::Row(effect))
+}
+
+fn decode_clear(input: &mut Reader<'_>, names: &[Origin]) -> Result<Clear, CodecError> {
+    let kind = input.u8()?;
+    let db = u16::try_from(input.varint()?).map_err(|_| CodecError::Invalid("db"))?;
+    let scope = match kind {
+        0 => Scope::Db(db),
+        1 => Scope::Key(db, Bytes::copy_from_slice(input.bytes()?)),
+        _ => return Err(CodecError::Invalid("scope")),
+    };
+    let mut context = VersionVector::new();
+    for _ in 0..input.count(2)? {
+        let index = usize::try_from(input.varint()?).map_err(|_| CodecError::Invalid("origin"))?;
+        let origin = names.get(index).ok_or(CodecError::Invalid("origin"))?;
+        context.advance(*origin, input.varint()?);
+    }
+    let mut resets = Vec::new();
+    for _ in 0..input.count(8)? {
+        resets.push((decode_row_key(input, None)?, decode_reset(input, names)?));
+    }
+    Ok(Clear { scope, context, resets })
+}
+
+impl LogEntry {
+    /// Appends the entry with its origins in full.
+    pub fn encode(&self, out: &mut Writer) {
+        match self {
+            LogEntry::Commit(commit) => {
+                out.u8(0);
+                out.origin(&commit.origin);
+                out.varint(commit.first);
+                out.varint(commit.last - commit.first);
+                out.bytes(&commit.body);
+            }
+            LogEntry::Barrier(vector) => {
+                out.u8(1);
+                vector.encode(out);
+            }
+        }
+    }
+
+    /// Reads what [`encode`](LogEntry::encode) wrote.
+    pub fn decode(input: &mut Reader<'_>) -> Result<LogEntry, CodecError> {
+        match input.u8()? {
+            0 => {
+                let origin = input.origin()?;
+                let first = input.varint()?;
+                let more = input.varint()?;
+                let last = first.checked_add(more).ok_or(CodecError::Invalid("run of seqs"))?;
+                let body = Bytes::copy_from_slice(input.bytes()?);
+                Ok(LogEntry::Commit(EncodedCommit { origin, first, last, body }))
+            }
+            1 => Ok(LogEntry::Barrier(VersionVector::decode(input)?)),
+            _ => Err(CodecError::Invalid("log entry")),
+        }
+    }
+}

@@ -495,3 +495,41 @@ impl LogEntry {
         }
     }
 }
+
+impl RowKey {
+    /// Whether the name is one that this version can have written: single rows have no subkey, births name
+    /// a collection slot.
+    pub fn validate(&self) -> Result<(), CodecError> {
+        let sound = match self.slot {
+            Slot::Birth => match *self.subkey {
+                [number] => {
+                    Slot::from_u8(number).is_some_and(|slot| {
+                        slot.kind().is_some() && !slot.record().single
+                    })
+                }
+                _ => false,
+            },
+            slot => !slot.record().single || self.subkey.is_empty(),
+        };
+        if sound { Ok(()) } else { Err(CodecError::Invalid("row")) }
+    }
+}
+
+impl Commit {
+    /// Whether every effect is one that this version understands: known rows, payloads of their types,
+    /// increments only where they count.
+    pub fn validate(&self) -> Result<(), CodecError> {
+        for effect in &self.effects {
+            let Effect::Row(effect) = effect else { continue };
+            effect.row.validate()?;
+            let record = effect.row.slot.record();
+            if let Some(payload) = &effect.put {
+                (record.validate)(payload)?;
+            }
+            if effect.add.is_some() && !record.counts {
+                return Err(CodecError::Invalid("increment"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,8 +1,52 @@
-//! The Lattis engine (map of the crate to follow).
+//! The Lattis engine: CRDT types, causal commits, dataflow and storage.
+//!
+//! It knows no peers, sockets, clocks, threads or random numbers: time and randomness are arguments, and
+//! only `store/rocks.rs` does I/O. A program can embed it without the server:
+//!
+//! ```
+//! use lattis_engine::causal::{Millis, NodeId};
+//! use lattis_engine::store::MemStore;
+//! use lattis_engine::{Engine, EngineConfig, Fresh};
+//!
+//! let fresh = Fresh { node: NodeId(7), nonce: 42 };
+//! let mut engine = Engine::open(MemStore::new(), EngineConfig::default(), fresh, Millis(1))?;
+//! let mut tick = engine.tick(Millis(1));
+//! let mut txn = tick.txn();
+//! txn.set_add(0, b"numbers", &["1".into(), "2".into()])?;
+//! txn.bind(0, b"doubled", "MAP", &["numbers".into()], "x * 2")?;
+//! assert!(txn.set_contains(0, b"doubled", b"4")?);
+//! txn.commit();
+//! let sealed = tick.seal(true)?; // what peers have to be sent
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! From the outside in: [`Engine`] moves everything together, tick by tick; a [`Txn`] turns commands into
+//! commits; the keyspace (`space.rs`) keeps all rows and what is derived from them; [`row`] is the dotted
+//! state that all CRDTs share, [`crdt`] what each type makes of it, [`dataflow`] the views over them;
+//! [`commit`] is what travels; [`store`] is where it lies.
+
 pub mod causal;
 pub mod codec;
 pub mod commit;
 pub mod crdt;
-pub mod engine;
+pub mod dataflow;
+#[cfg(feature = "planted")]
+pub mod planted;
+pub mod row;
 pub mod store;
-pub mod txn;
+
+mod cache;
+mod engine;
+mod header;
+mod log;
+mod space;
+mod transfer;
+mod txn;
+mod verify;
+
+pub use engine::{Engine, EngineConfig, Fresh, OpenError, Refused, Sealed, Tick};
+pub use log::{Grafted, LogChunk, LogReader};
+pub use transfer::{Staged, StateReader};
+pub use txn::{
+    BindingInfo, KeyInfo, OpError, OpResult, Savepoint, SiblingInfo, SlotInfo, Ttl, Txn,
+};

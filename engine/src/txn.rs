@@ -1,29 +1,50 @@
-//! (stub of the typed API; bodies follow)
+//! Transactions: one mechanism for plain commands, MULTI and scripts.
+//!
+//! A transaction changes rows where they lie, so that it reads its own writes, and remembers what each
+//! row was before its first touch. Its commit is the difference: one effect per touched row, under dots
+//! that are given in the order of the first touches. So effects are net (MODEL M1), and going back to a
+//! [`Savepoint`] is putting rows back.
+//!
+//! This file has what all types share: touching rows, births, deadlines, clears. What a type can do
+//! stands in its own file under `crdt/`, as further methods.
+
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use indexmap::IndexMap;
 
+use crate::cache::Place;
 use crate::causal::{Dot, Hlc, Millis, Origin};
-use crate::crdt::Kind;
+use crate::commit::{Clear, Commit, CounterReset, Effect, LogEntry, RowEffect, RowKey, Scope};
+use crate::crdt::{Kind, Slot, birth, deadline};
+use crate::dataflow::graph::Graph;
+use crate::dataflow::{Definition, MAX_BINDINGS, ops};
+use crate::engine::Engine;
+use crate::header::Header;
+use crate::row::Row;
 use crate::store::{Store, StoreError};
 
-/// Why an operation on the data was refused. Nothing was changed.
+/// Rows of a key that are removed one by one; a key with more is cleared by scope, O(1) on the wire.
+const MAX_SINGLE_REMOVALS: u64 = 64;
+
+/// Why an operation was refused. Nothing was changed, but after `Store` the whole tick cannot be sealed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpError {
     /// The key holds another type.
     #[error("the key holds another type")]
     WrongType,
     /// The string is not an integer of 64 bits.
-    #[error("value is not an integer")]
+    #[error("the value is not an integer or out of range")]
     NotInteger,
     /// The hash field is not an integer of 64 bits.
-    #[error("hash value is not an integer")]
+    #[error("the hash value is not an integer")]
     HashNotInteger,
     /// The result would pass the range of 64 bits.
     #[error("increment or decrement would overflow")]
     Overflow,
-    /// The key is the target of a binding; the operator's name.
-    #[error("derived by {0}")]
+    /// The key is derived by a binding: the name of its operator.
+    #[error("derived by {0}.BIND")]
     Derived(&'static str),
     /// A key with visible data cannot become the target of a binding.
     #[error("the target key holds data")]
@@ -31,10 +52,13 @@ pub enum OpError {
     /// A binding that cannot be: the whole message, with the position or the path.
     #[error("{0}")]
     Binding(String),
-    /// The store failed: the whole tick will.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// The result of an operation on the data.
+pub type OpResult<T> = Result<T, OpError>;
 
 /// What a SET does to the key's time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,165 +67,479 @@ pub enum Ttl {
     Clear,
     /// Keeps it (KEEPTTL).
     Keep,
-    /// Sets the absolute deadline.
+    /// Sets an absolute deadline.
     At(Millis),
 }
 
-/// One surviving write of a register, for `GET.CRDT`.
+/// One surviving write of a register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiblingInfo {
+    /// What was written.
     pub value: Bytes,
+    /// By which effect.
     pub dot: Dot,
+    /// When.
     pub hlc: Hlc,
 }
 
-/// One type slot of a key, for `META.CRDT`.
+/// One type slot of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotInfo {
+    /// Its type.
     pub kind: Kind,
+    /// Whether it is the one that clients see.
     pub visible: bool,
-    pub born: Hlc,
+    /// When it was born, and by whom.
+    pub born: (Hlc, Origin),
+    /// Visible rows.
     pub live: u64,
+    /// Dots of all rows, of big collections the first 1,000.
     pub dots: Vec<Dot>,
+    /// What each origin's increments add, over all rows.
     pub increments: Vec<(Origin, i128)>,
 }
 
-/// All that is known of a key, for `META.CRDT`.
+/// All that is known of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyInfo {
+    /// Slots that have something to see, the visible one first.
     pub slots: Vec<SlotInfo>,
+    /// The deadline that counts.
     pub deadline: Option<Millis>,
+    /// The operator that derives the key.
+    pub derived: Option<&'static str>,
 }
 
-/// One binding, for `BIND.LIST`.
+/// One binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingInfo {
-    pub db: u16,
+    /// The key that it derives.
     pub target: Bytes,
-    pub operator: &'static str,
+    /// The operator's name.
+    pub operator: String,
+    /// The keys that it derives from.
     pub sources: Vec<Bytes>,
+    /// The expression, empty if there is none.
     pub expression: String,
-    /// `active`, or `suspended: ...` and why
+    /// `active`, or why it is not.
     pub state: String,
 }
+
+/// Dots that META shows of one slot at most.
+const MAX_DOTS_SHOWN: usize = 1_000;
 
 /// A point inside a transaction to go back to.
 #[derive(Clone, Copy, Debug)]
 pub struct Savepoint(usize);
 
-/// One command, transaction or script in the making: reads see its own writes.
-pub struct Txn<'t, S: Store> {
-    marker: std::marker::PhantomData<&'t mut S>,
+/// What a transaction has touched, in the order of its dots.
+pub(crate) type Touched = IndexMap<Touch, Row, FixedState>;
+
+/// What takes a dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Touch {
+    /// A row; the map's value is the row before.
+    Row(RowKey),
+    /// The n-th clear of the transaction; the map's value is not used.
+    Clear(usize),
 }
 
-type R<T> = Result<T, OpError>;
+enum Undo {
+    /// The newest touch was the first of its row.
+    First,
+    /// A row touched before, or swept by a clear.
+    Back(RowKey, Row),
+}
 
-#[allow(unused_variables, missing_docs)]
-impl<S: Store> Txn<'_, S> {
-    /// now = max(wall clock of the tick, HLC): what expiry is judged by
+/// One command, transaction or script in the making. Dropped without [`commit`](Txn::commit), it has not
+/// happened.
+pub struct Txn<'t, S: Store> {
+    engine: &'t mut Engine<S>,
+    entries: &'t mut Vec<LogEntry>,
+    failed: &'t mut Option<StoreError>,
+    hlc: Hlc,
+    first: u64,
+    touched: Touched,
+    clears: Vec<Clear>,
+    undo: Vec<Undo>,
+}
+
+impl<'t, S: Store> Txn<'t, S> {
+    pub(crate) fn new(
+        engine: &'t mut Engine<S>,
+        now: Millis,
+        entries: &'t mut Vec<LogEntry>,
+        failed: &'t mut Option<StoreError>,
+    ) -> Txn<'t, S> {
+        let hlc = engine.clock.peek(now);
+        let first = engine.vector.get(&engine.origin) + 1;
+        let touched = std::mem::take(&mut engine.touched);
+        Txn { engine, entries, failed, hlc, first, touched, clears: Vec::new(), undo: Vec::new() }
+    }
+
+    /// The time of the commit, by which deadlines are judged: the later of wall clock and stamps.
     pub fn now(&self) -> Millis {
-        unimplemented!()
+        self.hlc.millis()
     }
-    // ---- keys
-    pub fn kind(&mut self, db: u16, key: &[u8]) -> R<Option<Kind>> {
-        unimplemented!()
+
+    /// Remembers a failure of the store, so that the tick cannot be sealed with half a change.
+    pub(crate) fn guard<T>(&mut self, result: Result<T, StoreError>) -> OpResult<T> {
+        result.map_err(|error| {
+            *self.failed = Some(error.clone());
+            OpError::Store(error)
+        })
     }
-    /// Also deletes hidden slots. False if nothing visible was there. Derived keys: Err(Derived)
-    pub fn delete(&mut self, db: u16, key: &[u8]) -> R<bool> {
-        unimplemented!()
+
+    // ---- touching rows -------------------------------------------------------------------------------
+
+    fn take_dot(&mut self, touch: &Touch) -> (Dot, bool) {
+        let (index, first) = match self.touched.get_index_of(touch) {
+            Some(index) => (index, false),
+            None => (self.touched.len(), true),
+        };
+        (Dot { origin: self.engine.origin, seq: self.first + index as u64 }, first)
     }
-    /// Outer None: no such key. Inner None: no deadline.
-    pub fn deadline(&mut self, db: u16, key: &[u8]) -> R<Option<Option<Millis>>> {
-        unimplemented!()
+
+    /// Changes a row under the dot that this transaction has for it.
+    pub(crate) fn change(
+        &mut self,
+        row: RowKey,
+        change: impl FnOnce(&mut Row, Dot, Hlc),
+    ) -> OpResult<()> {
+        let touch = Touch::Row(row);
+        let (dot, first) = self.take_dot(&touch);
+        let Touch::Row(row) = &touch else { return Ok(()) };
+        let current = self.engine.space.row(row).cloned();
+        let mut new = self.guard(current)?;
+        change(&mut new, dot, self.hlc);
+        let replaced = self.engine.space.replace(row, new);
+        let old = self.guard(replaced)?;
+        if first {
+            self.touched.insert(touch, old);
+            self.undo.push(Undo::First);
+        } else {
+            self.undo.push(Undo::Back(row.clone(), old));
+        }
+        Ok(())
     }
-    /// At(..) in the past deletes. None = PERSIST. False: no such key (or PERSIST without a deadline).
-    pub fn expire(&mut self, db: u16, key: &[u8], deadline: Option<Millis>) -> R<bool> {
-        unimplemented!()
+
+    /// Leaves one payload in a row, superseding what is there.
+    pub(crate) fn put(&mut self, row: RowKey, payload: Bytes) -> OpResult<()> {
+        self.change(row, |row, dot, hlc| row.put(dot, hlc, payload))
     }
-    pub fn db_size(&mut self, db: u16) -> R<u64> {
-        unimplemented!()
+
+    /// Supersedes what is in a row, if there is anything.
+    pub(crate) fn remove(&mut self, row: RowKey) -> OpResult<()> {
+        let live = self.engine.space.row(&row).map(Row::is_live);
+        if self.guard(live)? { self.change(row, |row, dot, _| row.supersede(dot)) } else { Ok(()) }
     }
-    pub fn flush(&mut self, db: u16) -> R<()> {
-        unimplemented!()
+
+    /// A row as this transaction sees it.
+    pub(crate) fn row(&mut self, row: &RowKey) -> OpResult<&Row> {
+        match self.engine.space.row(row) {
+            Ok(row) => Ok(row),
+            Err(error) => {
+                *self.failed = Some(error.clone());
+                Err(OpError::Store(error))
+            }
+        }
     }
-    /// Visible keys of db in byte order, from the first key > after.
+
+    // ---- keys ----------------------------------------------------------------------------------------
+
+    /// A key's record, with what its deadline hides by now hidden.
+    pub(crate) fn open(&mut self, db: u16, key: &[u8]) -> OpResult<Place> {
+        let place = self.engine.space.hide_due(db, key, self.hlc);
+        self.guard(place)
+    }
+
+    pub(crate) fn at(&self, place: Place) -> &Header {
+        self.engine.space.at(place)
+    }
+
+    /// Opens a key to read a type: false if the key is absent.
+    pub(crate) fn open_as(&mut self, db: u16, key: &[u8], slot: Slot) -> OpResult<Option<Place>> {
+        let place = self.open(db, key)?;
+        match self.at(place).visible() {
+            None => Ok(None),
+            Some(visible) if visible == slot => Ok(Some(place)),
+            Some(_) => Err(OpError::WrongType),
+        }
+    }
+
+    /// Opens a key to write to: derived keys refuse, and what a passed deadline hides is removed in the
+    /// same commit (MODEL M7).
+    pub(crate) fn open_for_write(&mut self, db: u16, key: &[u8]) -> OpResult<Place> {
+        let place = self.open(db, key)?;
+        if self.at(place).derived.is_some() {
+            return Err(OpError::Derived(self.operator_of(db, key)));
+        }
+        if self.at(place).hidden != Hlc(0) {
+            self.remove_expired(db, key)?;
+        }
+        Ok(place)
+    }
+
+    /// The same for a write that needs the key to be absent or of one type.
+    pub(crate) fn open_for_write_as(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        slot: Slot,
+    ) -> OpResult<Place> {
+        let place = self.open(db, key)?;
+        if self.at(place).derived.is_none()
+            && self.at(place).visible().is_some_and(|visible| visible != slot)
+        {
+            return Err(OpError::WrongType);
+        }
+        self.open_for_write(db, key)
+    }
+
+    fn operator_of(&self, db: u16, key: &[u8]) -> &'static str {
+        let target = (db, Bytes::copy_from_slice(key));
+        self.engine
+            .space
+            .graph()
+            .node(&target)
+            .and_then(|node| ops::operator(&node.definition.operator))
+            .map_or("", |record| record.name)
+    }
+
+    /// Removes what a passed deadline hides, and the deadline.
+    pub(crate) fn remove_expired(&mut self, db: u16, key: &[u8]) -> OpResult<()> {
+        let place = self.open(db, key)?;
+        let end = self.at(place).hidden;
+        if end == Hlc(0) {
+            return Ok(());
+        }
+        let scope = Scope::Key(db, Bytes::copy_from_slice(key));
+        let names = self.engine.space.rows_in(&scope);
+        for name in self.guard(names)? {
+            let row = self.row(&name)?;
+            if name.slot == Slot::Deadline || !row.is_live() {
+                continue;
+            }
+            let old = row.siblings().last().is_some_and(|sibling| sibling.hlc <= end)
+                || row.counters().iter().any(|entry| entry.is_live() && entry.hlc <= end);
+            if old {
+                self.change(name, |row, dot, _| row.supersede_until(end, dot))?;
+            }
+        }
+        self.remove(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline))
+    }
+
+    /// Removes all that is seen of a key, hidden slots, births and deadline included.
+    pub(crate) fn remove_key(&mut self, db: u16, key: &[u8]) -> OpResult<()> {
+        let key = Bytes::copy_from_slice(key);
+        let place = self.open(db, &key)?;
+        let header = self.at(place);
+        let stored: u64 = header.slots.iter().map(|state| state.stored).sum();
+        if stored > MAX_SINGLE_REMOVALS {
+            return self.clear(Scope::Key(db, key));
+        }
+        if stored == 0 && header.slots.is_empty() {
+            let deadline = !header.deadline().is_empty();
+            self.remove(RowKey::single(db, key.clone(), Slot::String))?;
+            return match deadline {
+                true => self.remove(RowKey::single(db, key, Slot::Deadline)),
+                false => Ok(()),
+            };
+        }
+        let names = self.engine.space.rows_in(&Scope::Key(db, key));
+        for name in self.guard(names)? {
+            self.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes by scope: one effect with the vector before this commit as context (MODEL M3), and the
+    /// observed sums of other origins' counters (MODEL M2).
+    fn clear(&mut self, scope: Scope) -> OpResult<()> {
+        let touch = Touch::Clear(self.clears.len());
+        let (dot, _) = self.take_dot(&touch);
+        let mut clear =
+            Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
+        let names = self.engine.space.rows_in(&clear.scope);
+        let names = self.guard(names)?;
+        self.touched.insert(touch, Row::default());
+        self.undo.push(Undo::First);
+        for name in names {
+            let row = self.row(&name)?;
+            if !row.is_live() {
+                continue;
+            }
+            let foreign = row
+                .counters()
+                .iter()
+                .filter(|entry| entry.is_live() && entry.origin != dot.origin)
+                .map(|entry| CounterReset {
+                    origin: entry.origin,
+                    generation: entry.generation,
+                    last: entry.last,
+                    sum: entry.sum,
+                });
+            clear.resets.extend(foreign.map(|reset| (name.clone(), reset)));
+            let mut new = row.clone();
+            new.supersede(dot);
+            let replaced = self.engine.space.replace(&name, new);
+            let old = self.guard(replaced)?;
+            self.undo.push(Undo::Back(name, old));
+        }
+        self.clears.push(clear);
+        Ok(())
+    }
+
+    /// Stamps the birth of a collection slot that was just written to (MODEL M8). `lived` says whether it
+    /// had visible rows before.
+    pub(crate) fn stamp_birth(
+        &mut self,
+        db: u16,
+        key: &Bytes,
+        slot: Slot,
+        lived: bool,
+    ) -> OpResult<()> {
+        let place = self.open(db, key)?;
+        let birth = match self.at(place).born(slot).filter(|_| lived) {
+            Some((born, origin)) => birth::encode(born, &origin),
+            None => Bytes::new(),
+        };
+        let subkey = Bytes::copy_from_slice(&[slot as u8]);
+        self.put(RowKey { db, key: key.clone(), slot: Slot::Birth, subkey }, birth)
+    }
+
+    /// Copies the key's deadline, if it has one, under a dot of this commit (MODEL M7).
+    pub(crate) fn stamp_deadline(&mut self, db: u16, key: &[u8]) -> OpResult<()> {
+        let place = self.open(db, key)?;
+        match self.at(place).decision() {
+            Some(decision) if decision.time.is_some() => {
+                let copy = decision.copy();
+                self.put(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline), copy)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides about the key's time to live, replacing all decisions that are seen.
+    pub(crate) fn decide(&mut self, db: u16, key: &[u8], time: Option<Millis>) -> OpResult<()> {
+        let place = self.open(db, key)?;
+        let replaces = deadline::observed(self.at(place).deadline());
+        let payload = deadline::encode(time, None, &replaces);
+        self.put(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline), payload)
+    }
+
+    /// The type of a key, `None` if it is absent.
+    pub fn kind(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Kind>> {
+        let place = self.open(db, key)?;
+        Ok(self.at(place).visible().and_then(Slot::kind))
+    }
+
+    /// Removes a key, hidden types included; false if it was absent. Derived keys refuse.
+    pub fn delete(&mut self, db: u16, key: &[u8]) -> OpResult<bool> {
+        let place = self.open_for_write(db, key)?;
+        let visible = self.at(place).visible().is_some();
+        if visible {
+            self.remove_key(db, key)?;
+        }
+        Ok(visible)
+    }
+
+    /// The deadline of a key: `None` if the key is absent, `Some(None)` if it has no deadline.
+    pub fn deadline(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Option<Millis>>> {
+        let place = self.open(db, key)?;
+        let header = self.at(place);
+        // A passed deadline says nothing of what was written after it.
+        let expires = header.expires().filter(|_| header.hidden == Hlc(0));
+        Ok(header.visible().map(|_| expires))
+    }
+
+    /// Sets a deadline, or removes it if `time` is `None`. A time that has passed removes the key. False
+    /// if the key is absent, or if there was no deadline to remove.
+    pub fn expire(&mut self, db: u16, key: &[u8], time: Option<Millis>) -> OpResult<bool> {
+        let place = self.open(db, key)?;
+        if self.at(place).visible().is_none() {
+            return Ok(false);
+        }
+        let place = self.open_for_write(db, key)?;
+        match time {
+            Some(time) if time < self.now() => self.remove_key(db, key)?,
+            None if self.at(place).expires().is_none() => return Ok(false),
+            time => self.decide(db, key, time)?,
+        }
+        Ok(true)
+    }
+
+    /// Visible keys of a db. O(1).
+    pub fn db_size(&mut self, db: u16) -> OpResult<u64> {
+        Ok(self.engine.space.count(db))
+    }
+
+    /// Removes everything of a db, its bindings too. Cost: its rows; O(1) on the wire.
+    pub fn flush(&mut self, db: u16) -> OpResult<()> {
+        let scope = Scope::Db(db);
+        let names = self.engine.space.rows_in(&scope);
+        let names = self.guard(names)?;
+        let mut live = false;
+        for name in &names {
+            live = live || self.row(name)?.is_live();
+        }
+        if live { self.clear(scope) } else { Ok(()) }
+    }
+
+    /// Visits the visible keys of a db in byte order, beginning after a key.
     pub fn keys(
         &mut self,
         db: u16,
         after: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Kind) -> ControlFlow<()>,
-    ) -> R<()> {
-        unimplemented!()
+    ) -> OpResult<()> {
+        let visited = self.engine.space.visit_headers(db, after, &mut |key, header| {
+            match header.visible().and_then(Slot::kind) {
+                Some(kind) => visit(key, kind),
+                None => ControlFlow::Continue(()),
+            }
+        });
+        self.guard(visited)
     }
-    // ---- strings
-    pub fn get(&mut self, db: u16, key: &[u8]) -> R<Option<Bytes>> {
-        unimplemented!()
+
+    /// Everything that is known of a key; `None` if there is nothing visible.
+    pub fn inspect(&mut self, db: u16, key: &[u8]) -> OpResult<Option<KeyInfo>> {
+        let place = self.open(db, key)?;
+        let header = self.at(place).clone();
+        let Some(visible) = header.visible() else { return Ok(None) };
+        let mut info = KeyInfo { deadline: header.expires(), ..KeyInfo::default() };
+        info.derived = header.derived.map(|_| self.operator_of(db, key));
+        let collections = header.slots.iter().filter(|state| state.rows > 0);
+        let string = header.string.is_visible(header.hidden).then_some(Slot::String);
+        for slot in collections.map(|state| state.slot).chain(string) {
+            let (Some(kind), Some(born)) = (slot.kind(), header.born(slot)) else { continue };
+            let mut slot_info = SlotInfo {
+                kind,
+                visible: slot == visible && info.derived.is_none(),
+                born,
+                live: header.rows(slot),
+                dots: Vec::new(),
+                increments: Vec::new(),
+            };
+            if slot == Slot::String {
+                slot_info.live = 1;
+                slot_info.add(&header.string, header.hidden);
+            } else {
+                let visited = self.engine.space.visit_rows(db, key, slot, &mut |_, row| {
+                    slot_info.add(row, header.hidden);
+                    ControlFlow::Continue(())
+                });
+                self.guard(visited)?;
+            }
+            info.slots.push(slot_info);
+        }
+        info.slots.sort_by_key(|slot| !slot.visible);
+        Ok(Some(info))
     }
-    /// Overwrites a key of any type, as SET does.
-    pub fn set(&mut self, db: u16, key: &[u8], value: Bytes, ttl: Ttl) -> R<()> {
-        unimplemented!()
-    }
-    pub fn increment(&mut self, db: u16, key: &[u8], by: i64) -> R<i64> {
-        unimplemented!()
-    }
-    pub fn append(&mut self, db: u16, key: &[u8], tail: &[u8]) -> R<usize> {
-        unimplemented!()
-    }
-    // ---- sets (members: also of derived keys)
-    pub fn set_add(&mut self, db: u16, key: &[u8], members: &[Bytes]) -> R<u64> {
-        unimplemented!()
-    }
-    pub fn set_remove(&mut self, db: u16, key: &[u8], members: &[Bytes]) -> R<u64> {
-        unimplemented!()
-    }
-    pub fn set_contains(&mut self, db: u16, key: &[u8], member: &[u8]) -> R<bool> {
-        unimplemented!()
-    }
-    pub fn set_len(&mut self, db: u16, key: &[u8]) -> R<u64> {
-        unimplemented!()
-    }
-    pub fn set_members(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> R<()> {
-        unimplemented!()
-    }
-    // ---- hashes
-    /// The number of fields that are new.
-    pub fn hash_set(&mut self, db: u16, key: &[u8], fields: &[(Bytes, Bytes)]) -> R<u64> {
-        unimplemented!()
-    }
-    pub fn hash_get(&mut self, db: u16, key: &[u8], field: &[u8]) -> R<Option<Bytes>> {
-        unimplemented!()
-    }
-    pub fn hash_remove(&mut self, db: u16, key: &[u8], fields: &[Bytes]) -> R<u64> {
-        unimplemented!()
-    }
-    pub fn hash_increment(&mut self, db: u16, key: &[u8], field: &[u8], by: i64) -> R<i64> {
-        unimplemented!()
-    }
-    pub fn hash_len(&mut self, db: u16, key: &[u8]) -> R<u64> {
-        unimplemented!()
-    }
-    pub fn hash_fields(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> R<()> {
-        unimplemented!()
-    }
-    // ---- CRDT inspection
-    /// Surviving siblings, winner first, then by descending (HLC, origin).
-    pub fn siblings(&mut self, db: u16, key: &[u8]) -> R<Vec<SiblingInfo>> {
-        unimplemented!()
-    }
-    pub fn inspect(&mut self, db: u16, key: &[u8]) -> R<Option<KeyInfo>> {
-        unimplemented!()
-    }
-    // ---- dataflow; operator is a name of OPERATORS: "MAP", "FILTER", "UNION"
+
+    // ---- bindings ------------------------------------------------------------------------------------
+
+    /// Makes `target` a view. Replaces the binding that it has, if it has one.
     pub fn bind(
         &mut self,
         db: u16,
@@ -209,24 +547,209 @@ impl<S: Store> Txn<'_, S> {
         operator: &str,
         sources: &[Bytes],
         expression: &str,
-    ) -> R<()> {
-        unimplemented!()
+    ) -> OpResult<()> {
+        let refuse = |why: String| Err(OpError::Binding(why));
+        let Some(record) = ops::operator(operator) else {
+            return refuse(format!("unknown operator {operator}"));
+        };
+        if !record.inputs.contains(&sources.len()) {
+            return refuse(format!("wrong number of sources for {}", record.name));
+        }
+        let definition = Definition {
+            operator: record.name.into(),
+            sources: sources.to_vec(),
+            expression: expression.into(),
+        };
+        if let Err(why) = (record.build)(&definition) {
+            return refuse(why);
+        }
+        let key = (db, Bytes::copy_from_slice(target));
+        if let Some(path) = self.engine.space.graph().cycle(&key, sources) {
+            return refuse(format!("the binding {path}"));
+        }
+        let known = self.engine.space.bindings();
+        if known.len() >= MAX_BINDINGS && !known.contains_key(&key) {
+            return refuse(format!("more than {MAX_BINDINGS} bindings"));
+        }
+        let place = self.open(db, target)?;
+        if self.at(place).derived.is_none() && self.at(place).visible().is_some() {
+            return Err(OpError::Busy);
+        }
+        self.put(RowKey::single(db, key.1, Slot::Binding), definition.encode())
     }
-    pub fn unbind(&mut self, db: u16, target: &[u8]) -> R<bool> {
-        unimplemented!()
+
+    /// Removes the binding of a target; false if it has none.
+    pub fn unbind(&mut self, db: u16, target: &[u8]) -> OpResult<bool> {
+        let row = RowKey::single(db, Bytes::copy_from_slice(target), Slot::Binding);
+        let live = self.row(&row)?.is_live();
+        self.remove(row)?;
+        Ok(live)
     }
+
+    /// The bindings of a db, by target; those that lost to a concurrent definition after the winner.
     pub fn bindings(&mut self, db: u16) -> Vec<BindingInfo> {
-        unimplemented!()
+        let space = &self.engine.space;
+        let graph: &Graph = space.graph();
+        let mut list = Vec::new();
+        for (target, row) in space.bindings().iter().filter(|(target, _)| target.0 == db) {
+            for (rank, sibling) in row.siblings().iter().enumerate() {
+                let Ok(definition) = Definition::decode(&sibling.payload) else { continue };
+                let state = match (rank, graph.suspended(target), graph.node(target)) {
+                    (1.., _, _) => "superseded: a concurrent definition won".into(),
+                    (_, Some(why), _) => format!("suspended: {why}"),
+                    (_, None, Some(node)) if node.errors() > 0 => {
+                        format!("active, {} evaluations failed", node.errors())
+                    }
+                    _ => "active".into(),
+                };
+                list.push(BindingInfo {
+                    target: target.1.clone(),
+                    operator: definition.operator,
+                    sources: definition.sources,
+                    expression: definition.expression,
+                    state,
+                });
+            }
+        }
+        list
     }
-    // ---- the transaction
+
+    // ---- views of derived keys and spaces for the types ------------------------------------------------
+
+    pub(crate) fn visit_rows(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        slot: Slot,
+        visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
+    ) -> OpResult<()> {
+        let visited = self.engine.space.visit_rows(db, key, slot, visit);
+        self.guard(visited)
+    }
+
+    pub(crate) fn visit_elements(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> OpResult<()> {
+        let visited = self.engine.space.visit_elements(db, key, visit);
+        self.guard(visited)
+    }
+
+    pub(crate) fn weight(&mut self, db: u16, key: &[u8], element: &[u8]) -> OpResult<u64> {
+        let weight = self.engine.space.weight(db, key, element);
+        self.guard(weight)
+    }
+
+    // ---- the transaction -----------------------------------------------------------------------------
+
+    /// A point to go back to.
     pub fn savepoint(&mut self) -> Savepoint {
-        unimplemented!()
+        Savepoint(self.undo.len())
     }
+
+    /// Puts back everything that was changed since the savepoint, derived values included.
     pub fn rollback(&mut self, to: Savepoint) {
-        unimplemented!()
+        while self.undo.len() > to.0 {
+            let Some(undo) = self.undo.pop() else { return };
+            let (row, old) = match undo {
+                Undo::Back(row, old) => (row, old),
+                Undo::First => match self.touched.pop() {
+                    Some((Touch::Row(row), before)) => (row, before),
+                    Some((Touch::Clear(_), _)) => {
+                        self.clears.pop();
+                        continue;
+                    }
+                    None => return,
+                },
+            };
+            if let Err(error) = self.engine.space.replace(&row, old) {
+                *self.failed = Some(error);
+            }
+        }
     }
-    /// Closes the commit; None if nothing was changed. (Dropping a Txn without commit rolls it back.)
-    pub fn commit(self) -> Option<Dot> {
-        unimplemented!()
+
+    /// Closes the commit. `None` if nothing was changed: then no dot is taken.
+    pub fn commit(mut self) -> Option<Dot> {
+        if self.failed.is_some() || self.touched.is_empty() {
+            return None;
+        }
+        let mut commit = Commit {
+            origin: self.engine.origin,
+            first: self.first,
+            hlc: self.hlc,
+            effects: Vec::with_capacity(self.touched.len()),
+        };
+        let touched = std::mem::take(&mut self.touched);
+        let mut clears = std::mem::take(&mut self.clears).into_iter();
+        let mut changes = false;
+        for (touch, before) in &touched {
+            let effect = match touch {
+                Touch::Clear(_) => clears.next().map(Effect::Clear),
+                Touch::Row(name) => match self.engine.space.row(name) {
+                    Ok(after) => {
+                        let dot = commit.dot(commit.effects.len());
+                        Some(Effect::Row(after.diff(before, name.clone(), dot)))
+                    }
+                    Err(error) => {
+                        *self.failed = Some(error);
+                        None
+                    }
+                },
+            };
+            // Without an effect the store has failed, and the tick with it.
+            let effect = effect?;
+            changes |= match &effect {
+                Effect::Clear(_) => true,
+                Effect::Row(effect) => !effect.is_nothing(),
+            };
+            commit.effects.push(effect);
+        }
+        self.undo.clear();
+        self.engine.touched = touched;
+        self.engine.touched.clear();
+        if !changes {
+            return None;
+        }
+        let last = Dot { origin: commit.origin, seq: commit.last() };
+        self.engine.clock.observe(commit.hlc);
+        self.engine.vector.advance(last.origin, last.seq);
+        self.entries.push(LogEntry::Commit(commit.encode()));
+        Some(last)
+    }
+}
+
+impl<S: Store> Drop for Txn<'_, S> {
+    fn drop(&mut self) {
+        self.rollback(Savepoint(0));
+        if self.touched.capacity() > self.engine.touched.capacity() {
+            self.touched.clear();
+            self.engine.touched = std::mem::take(&mut self.touched);
+        }
+    }
+}
+
+impl RowEffect {
+    fn is_nothing(&self) -> bool {
+        self.replaces.is_empty()
+            && self.resets.is_empty()
+            && !self.resets_own
+            && self.put.is_none()
+            && self.add.is_none()
+    }
+}
+
+impl SlotInfo {
+    fn add(&mut self, row: &Row, hidden: Hlc) {
+        let room = MAX_DOTS_SHOWN.saturating_sub(self.dots.len());
+        let siblings = row.siblings().iter().filter(|sibling| sibling.hlc > hidden);
+        self.dots.extend(siblings.map(|sibling| sibling.dot).take(room));
+        for entry in row.counters().iter().filter(|entry| entry.is_live() && entry.hlc > hidden) {
+            match self.increments.iter_mut().find(|(origin, _)| *origin == entry.origin) {
+                Some((_, sum)) => *sum = sum.wrapping_add(entry.value()),
+                None => self.increments.push((entry.origin, entry.value())),
+            }
+        }
     }
 }

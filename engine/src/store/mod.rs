@@ -1,16 +1,130 @@
-//! (stub)
+//! The plug for storage backends: ordered families of byte rows, atomic batches, snapshots.
+//!
+//! [`RocksStore`] keeps them on disk; [`MemStore`] is its twin in memory that can lose what was not
+//! synced, for the simulator. All other code sees only the traits.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+pub mod keys;
+mod mem;
+#[cfg(feature = "rocks")]
+mod rocks;
+
+pub use mem::{MemSnapshot, MemStore};
+#[cfg(feature = "rocks")]
+pub use rocks::{RocksOptions, RocksSnapshot, RocksStore};
+
+/// A family of rows with its own order and its own tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Rows of collections: (db, key, slot, subkey) -> dotted row.
+    Data,
+    /// One record per key: its single rows, births, deadline and counts.
+    Keys,
+    /// Delivery log: last position of a tick -> its entries.
+    Log,
+    /// Dots whose log entry was trimmed; for difference-sized repair, which comes later.
+    Dots,
+    /// Elements of derived keys: (db, key, element) -> weight.
+    Derived,
+    /// Identity, vector, origins, bindings, deadlines due, log floor.
+    System,
+}
+
+impl Family {
+    /// All families, in the order of their numbers.
+    pub const ALL: [Family; 6] = [
+        Family::Data,
+        Family::Keys,
+        Family::Log,
+        Family::Dots,
+        Family::Derived,
+        Family::System,
+    ];
+
+    /// The name of the column family.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Data => "data",
+            Family::Keys => "keys",
+            Family::Log => "log",
+            Family::Dots => "dots",
+            Family::Derived => "derived",
+            Family::System => "system",
+        }
+    }
+}
+
 /// Why the store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full: nothing was written.
-    #[error("no space left: {0}")]
+    #[error("no space left on the device: {0}")]
     Full(String),
     /// It is not known whether the batch reached the disk.
     #[error("write failed: {0}")]
     Unknown(String),
-    /// What was read cannot be what was written.
+    /// What was read cannot be what was written. Nothing was changed.
     #[error("corrupt: {0}")]
     Corrupt(String),
 }
-/// (stub)
-pub trait Store {}
+
+impl StoreError {
+    /// A row that does not decode.
+    pub fn corrupt(what: &str, error: crate::codec::CodecError) -> StoreError {
+        StoreError::Corrupt(format!("{what}: {error}"))
+    }
+}
+
+/// What a scan calls for each row: key, value.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
+/// Reading, from the newest state or from a snapshot.
+pub trait Read {
+    /// The value of one row.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Visits the rows with `from <= key < to` in byte order until told to stop. An empty `to` is the
+    /// family's end.
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError>;
+}
+
+/// Changes that reach the store together or not at all.
+pub trait Batch {
+    /// Writes a row.
+    fn put(&mut self, family: Family, key: &[u8], value: &[u8]);
+    /// Removes a row.
+    fn delete(&mut self, family: Family, key: &[u8]);
+    /// Removes all rows with `from <= key < to`.
+    fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]);
+}
+
+/// A storage backend. Handles are cheap to clone and name the same store.
+pub trait Store: Read + Clone {
+    /// Changes in the making.
+    type Batch: Batch;
+    /// A consistent view that outlives later writes and can go to another thread.
+    type Snapshot: Read + Send + 'static;
+
+    /// An empty batch.
+    fn batch(&self) -> Self::Batch;
+
+    /// Writes a batch, atomic over all families; durable when it returns if `sync`. After `Full` nothing
+    /// was written; after `Unknown` it may have been.
+    fn write(&self, batch: Self::Batch, sync: bool) -> Result<(), StoreError>;
+
+    /// Makes everything written so far durable. After an error the process has to end: what the kernel
+    /// dropped cannot be known.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// The state as it is now.
+    fn snapshot(&self) -> Self::Snapshot;
+}

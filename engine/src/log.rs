@@ -1,0 +1,312 @@
+//! The delivery log: every commit that this node has applied, in the order in which it did.
+//!
+//! One row per tick, under the position of its last entry. A prefix of the log is causally closed, which
+//! is what replication stands on. Trimming replaces the prefix by a *floor*: the vector that it led to,
+//! read back as a barrier. What is kept in memory is small and rebuilt at open: sizes by bucket, to know
+//! where to trim, and for each origin the position of every 1,024th seq, to find a commit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::causal::{LogPosition, Origin, VersionVector};
+use crate::codec::{CodecError, Reader, Writer};
+use crate::commit::{EncodedCommit, LogEntry};
+use crate::store::{Batch, Family, Read, StoreError, keys};
+
+const FORMAT: u8 = 1;
+
+/// Seqs of one origin between two marks of the sparse index.
+const STRIDE: u64 = 1024;
+
+/// Log bytes that are trimmed together; the smallest limit that is kept exactly.
+const BUCKET_BYTES: u64 = 64 << 10;
+
+/// (origin, seq) -> a position at or before the one where that seq lies.
+type SparseIndex = Arc<Mutex<BTreeMap<(Origin, u64), LogPosition>>>;
+
+struct Bucket {
+    /// Where the bucket ends.
+    last: LogPosition,
+    bytes: u64,
+    /// What the log up to there leads to.
+    vector: VersionVector,
+}
+
+/// The writer's side of the log.
+pub(crate) struct Log {
+    position: LogPosition,
+    floor: LogPosition,
+    buckets: VecDeque<Bucket>,
+    bytes: u64,
+    limit: u64,
+    index: SparseIndex,
+    marks: BTreeMap<Origin, u64>,
+}
+
+/// The encoded row of one tick.
+pub(crate) fn encode_row(entries: &[LogEntry]) -> Writer {
+    let mut out = Writer::with_format(FORMAT);
+    out.varint(entries.len() as u64);
+    for entry in entries {
+        entry.encode(&mut out);
+    }
+    out
+}
+
+fn decode_row(bytes: &[u8]) -> Result<Vec<LogEntry>, CodecError> {
+    let mut input = Reader::with_format(bytes, FORMAT)?;
+    let count = input.count(1)?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        entries.push(LogEntry::decode(&mut input)?);
+    }
+    input.end()?;
+    Ok(entries)
+}
+
+impl Log {
+    /// Reads the log through once. Returns it and the vector that it leads to, which has to be the one
+    /// that lies with the rows.
+    pub(crate) fn open<R: Read>(
+        store: &R,
+        limit: u64,
+    ) -> Result<(Log, VersionVector), StoreError> {
+        let (floor, mut vector) = read_floor(store)?;
+        let mut log = Log {
+            position: floor,
+            floor,
+            buckets: VecDeque::new(),
+            bytes: 0,
+            limit,
+            index: SparseIndex::default(),
+            marks: BTreeMap::new(),
+        };
+        let mut failed = None;
+        store.scan(Family::Log, &keys::log(floor.next()), &[], &mut |key, value| {
+            let entries = decode_row(value).map_err(|error| StoreError::corrupt("log row", error));
+            match (keys::split_log(key), entries) {
+                (Some(last), Ok(entries)) if last.0 == log.position.0 + entries.len() as u64 => {
+                    for entry in &entries {
+                        entry.advance(&mut vector);
+                    }
+                    log.appended(&entries, value.len(), &vector);
+                    ControlFlow::Continue(())
+                }
+                (_, entries) => {
+                    let gap = StoreError::Corrupt("the log has a gap".into());
+                    failed = Some(entries.err().unwrap_or(gap));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok((log, vector)),
+        }
+    }
+
+    /// The position of the last entry.
+    pub(crate) fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// Bytes of all rows.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes note of a row that was written. `vector` is what the log now leads to.
+    pub(crate) fn appended(&mut self, entries: &[LogEntry], bytes: usize, vector: &VersionVector) {
+        let before = self.position;
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        for (offset, entry) in entries.iter().enumerate() {
+            let LogEntry::Commit(commit) = entry else { continue };
+            let mark = self.marks.entry(commit.origin).or_insert(0);
+            if *mark == 0 || commit.last / STRIDE > *mark / STRIDE {
+                *mark = commit.last;
+                let at = LogPosition(before.0 + offset as u64);
+                index.insert((commit.origin, commit.first), at);
+            }
+        }
+        drop(index);
+        self.position = LogPosition(before.0 + entries.len() as u64);
+        self.bytes += bytes as u64;
+        let bucket_bytes = BUCKET_BYTES.min(self.limit / 8);
+        match self.buckets.back_mut() {
+            Some(bucket) if bucket.bytes < bucket_bytes => {
+                bucket.last = self.position;
+                bucket.bytes += bytes as u64;
+                bucket.vector.clone_from(vector);
+            }
+            _ => self.buckets.push_back(Bucket {
+                last: self.position,
+                bytes: bytes as u64,
+                vector: vector.clone(),
+            }),
+        }
+    }
+
+    /// If the log is over its limit, adds to the batch what trims it, and returns the new floor for
+    /// [`trimmed`](Log::trimmed). The last bucket always stays.
+    pub(crate) fn trim<B: Batch>(&self, batch: &mut B) -> Option<LogPosition> {
+        let mut left = self.bytes;
+        let mut floor = None;
+        for bucket in self.buckets.iter().take(self.buckets.len().saturating_sub(1)) {
+            if left <= self.limit {
+                break;
+            }
+            left -= bucket.bytes;
+            floor = Some(bucket);
+        }
+        let floor = floor?;
+        let mut record = Writer::with_format(FORMAT);
+        record.varint(floor.last.0);
+        floor.vector.encode(&mut record);
+        batch.put(Family::System, keys::FLOOR, record.as_slice());
+        batch.delete_range(Family::Log, &keys::log(LogPosition(0)), &keys::log(floor.last.next()));
+        Some(floor.last)
+    }
+
+    /// The trim is written.
+    pub(crate) fn trimmed(&mut self, floor: LogPosition) {
+        while let Some(bucket) = self.buckets.front()
+            && bucket.last <= floor
+        {
+            self.bytes -= bucket.bytes;
+            self.buckets.pop_front();
+        }
+        self.floor = floor;
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.retain(|_, position| *position >= floor);
+    }
+
+    /// A reader for any thread.
+    pub(crate) fn reader<R: Read + Clone>(&self, store: &R) -> LogReader<R> {
+        LogReader { store: store.clone(), index: self.index.clone() }
+    }
+}
+
+fn read_floor<R: Read>(store: &R) -> Result<(LogPosition, VersionVector), StoreError> {
+    let Some(record) = store.get(Family::System, keys::FLOOR)? else {
+        return Ok(Default::default());
+    };
+    let decode = || {
+        let mut input = Reader::with_format(&record, FORMAT)?;
+        Ok((LogPosition(input.varint()?), VersionVector::decode(&mut input)?))
+    };
+    decode().map_err(|error| StoreError::corrupt("log floor", error))
+}
+
+/// Reads the log beside its writer.
+#[derive(Clone)]
+pub struct LogReader<R> {
+    store: R,
+    index: SparseIndex,
+}
+
+/// A piece of the log in delivery order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Entries; the first is a barrier if the log before it was trimmed.
+    pub entries: Vec<LogEntry>,
+    /// The position of the last entry, where reading goes on.
+    pub next: LogPosition,
+    /// Whether that was the log's end when it was read.
+    pub at_end: bool,
+}
+
+/// The answer to a graft.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grafted {
+    /// Commits of the origin, contiguous from the first one asked for.
+    pub commits: Vec<EncodedCommit>,
+    /// Whether some of what was asked for is no longer in the log.
+    pub truncated: bool,
+}
+
+impl<R: Read> LogReader<R> {
+    /// Entries after a position, up to about `limit` bytes and at least one row of them.
+    pub fn read(&self, after: LogPosition, limit: usize) -> Result<LogChunk, StoreError> {
+        let mut chunk = LogChunk { entries: Vec::new(), next: after, at_end: true };
+        let mut bytes = 0;
+        let mut first = after;
+        self.visit(after, &mut |last, entries, size| {
+            if bytes >= limit {
+                chunk.at_end = false;
+                return ControlFlow::Break(());
+            }
+            let start = last.0 - entries.len() as u64;
+            if chunk.entries.is_empty() {
+                first = LogPosition(start.max(after.0));
+            }
+            // The row that holds `after` may begin before it.
+            let skip = after.0.saturating_sub(start) as usize;
+            chunk.entries.extend(entries.into_iter().skip(skip));
+            chunk.next = last;
+            bytes += size;
+            ControlFlow::Continue(())
+        })?;
+        // Read after the rows: if the log was trimmed meanwhile, the newer floor stands for them.
+        let (floor, vector) = read_floor(&self.store)?;
+        if after < floor {
+            let trimmed = floor.0.saturating_sub(first.0) as usize;
+            chunk.entries.drain(..trimmed.min(chunk.entries.len()));
+            chunk.entries.insert(0, LogEntry::Barrier(vector));
+            chunk.next = chunk.next.max(floor);
+        }
+        Ok(chunk)
+    }
+
+    /// The commits of one origin that hold the seqs `from..=to`, up to about `limit` bytes.
+    pub fn commits(
+        &self,
+        origin: Origin,
+        from: u64,
+        to: u64,
+        limit: usize,
+    ) -> Result<Grafted, StoreError> {
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = index.range((origin, 0)..=(origin, from)).next_back().map(|(_, at)| *at);
+        drop(index);
+        let mut found = Grafted::default();
+        let mut wanted = from;
+        let mut bytes = 0;
+        self.visit(start.unwrap_or_default(), &mut |_, entries, _| {
+            for entry in entries {
+                let LogEntry::Commit(commit) = entry else { continue };
+                if commit.origin != origin || commit.last < wanted {
+                    continue;
+                }
+                if commit.first > wanted || wanted > to || bytes >= limit {
+                    return ControlFlow::Break(());
+                }
+                wanted = commit.last + 1;
+                bytes += commit.body.len();
+                found.commits.push(commit);
+            }
+            ControlFlow::Continue(())
+        })?;
+        found.truncated = found.commits.is_empty();
+        Ok(found)
+    }
+
+    fn visit(
+        &self,
+        after: LogPosition,
+        row: &mut dyn FnMut(LogPosition, Vec<LogEntry>, usize) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut failed = None;
+        self.store.scan(Family::Log, &keys::log(after.next()), &[], &mut |key, value| {
+            match (keys::split_log(key), decode_row(value)) {
+                (Some(last), Ok(entries)) => row(last, entries, value.len()),
+                (_, entries) => {
+                    let error = entries.err().unwrap_or(CodecError::Invalid("log key"));
+                    failed = Some(StoreError::corrupt("log row", error));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,988 @@
+//! The keyspace: all rows of a node, and everything that is derived from them.
+//!
+//! Every change of a row, whoever makes it (a command, a commit from elsewhere, a state transfer, an
+//! expiry, a rollback), passes through [`Space::replace`]. There the counts, the digest, the hiding by
+//! deadlines, the views and the list of changed keys follow in the same step. So nothing can be derived
+//! twice or forgotten, and putting a row back undoes all of it.
+//!
+//! Changes are made in the cache and listed; [`Space::write_to`] puts the tick's into its batch, and
+//! [`Space::revert`] makes them not have happened.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::cache::{Cache, Place};
+use crate::causal::{Hlc, Millis};
+use crate::codec::{CodecError, Reader, Writer};
+use crate::commit::{RowKey, Scope};
+use crate::crdt::Slot;
+use crate::dataflow::Change;
+use crate::dataflow::graph::{Graph, Target};
+use crate::header::Header;
+use crate::row::{Origins, Row};
+use crate::store::{Batch, Family, Read, Store, StoreError, keys};
+
+type Outcome<T> = Result<T, StoreError>;
+
+/// A change of a row's own visibility: the member and +1 or -1.
+type Flip = (Bytes, i64);
+
+pub(crate) struct Space<S: Store> {
+    store: S,
+    headers: Cache<Header>,
+    rows: Cache<Row>,
+    derived: Cache<u64>,
+    bindings: BTreeMap<Target, Row>,
+    /// The bindings as they were before the tick, once it has changed any.
+    bindings_before: Option<BTreeMap<Target, Row>>,
+    graph: Graph,
+    origins: Origins,
+    origins_stored: usize,
+    /// Sum of the hashes of all rows, modulo 2^128: order does not matter, and it can be kept.
+    digest: u128,
+    /// Visible keys per db.
+    counts: Vec<u64>,
+    /// Changes of the tick in `system`: deadlines and bindings.
+    system: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// The earliest deadline that has not been processed.
+    next_deadline: Option<Millis>,
+    /// What deadlines are judged by: a key whose deadline ended before this is hidden.
+    now: Hlc,
+    /// Keys changed since last asked, if anyone asks.
+    changed: Option<Vec<Target>>,
+    scratch: Vec<u8>,
+    limit: usize,
+    format: Writer,
+}
+
+/// What a failed tick goes back to, beside the rows.
+pub(crate) struct Mark {
+    digest: u128,
+    counts: Vec<u64>,
+    next_deadline: Option<Millis>,
+    origins: usize,
+}
+
+fn corrupt<T>(what: &str) -> Outcome<T> {
+    Err(StoreError::Corrupt(format!("{what}: not a key of this family")))
+}
+
+impl<S: Store> Space<S> {
+    /// The keyspace of a store, with the digest and counts that its state record tells.
+    pub(crate) fn open(
+        store: S,
+        digest: u128,
+        counts: Vec<u64>,
+        limit: usize,
+        seed: u64,
+    ) -> Outcome<Space<S>> {
+        let mut space = Space {
+            headers: Cache::new(seed),
+            rows: Cache::new(seed),
+            derived: Cache::new(seed),
+            bindings: BTreeMap::new(),
+            bindings_before: None,
+            graph: Graph::default(),
+            origins: load_origins(&store)?,
+            origins_stored: 0,
+            digest,
+            counts,
+            system: BTreeMap::new(),
+            next_deadline: None,
+            now: Hlc(0),
+            changed: None,
+            scratch: Vec::new(),
+            limit,
+            format: Writer::new(),
+            store,
+        };
+        space.origins_stored = space.origins.list().len();
+        space.load_bindings()?;
+        space.find_next_deadline()?;
+        Ok(space)
+    }
+
+    // ---- reading -------------------------------------------------------------------------------------
+
+    /// The place of a key's record, an empty one if there is none.
+    pub(crate) fn header(&mut self, db: u16, key: &[u8]) -> Outcome<Place> {
+        keys::header(&mut self.scratch, db, key);
+        if let Some(place) = self.headers.find(&self.scratch) {
+            return Ok(place);
+        }
+        let header = match self.store.get(Family::Keys, &self.scratch)? {
+            Some(bytes) => Header::decode(&bytes, &self.origins)
+                .map_err(|error| StoreError::corrupt("record of a key", error))?,
+            None => Header::default(),
+        };
+        Ok(self.headers.insert(&self.scratch, header))
+    }
+
+    pub(crate) fn at(&self, place: Place) -> &Header {
+        &self.headers[place]
+    }
+
+    fn row_place(&mut self, row: &RowKey, stored: u64) -> Outcome<Place> {
+        keys::row(&mut self.scratch, row);
+        if let Some(place) = self.rows.find(&self.scratch) {
+            return Ok(place);
+        }
+        let found = match stored {
+            0 => None,
+            _ => self.store.get(Family::Data, &self.scratch)?,
+        };
+        let value = match found {
+            Some(bytes) => self.decode_row(&bytes)?,
+            None => Row::default(),
+        };
+        Ok(self.rows.insert(&self.scratch, value))
+    }
+
+    fn decode_row(&self, bytes: &[u8]) -> Outcome<Row> {
+        decode_row(bytes, &self.origins)
+    }
+
+    /// A row as it is now; empty if there is none.
+    pub(crate) fn row(&mut self, row: &RowKey) -> Outcome<&Row> {
+        static NONE: std::sync::LazyLock<Row> = std::sync::LazyLock::new(Row::default);
+        if row.slot == Slot::Binding {
+            return Ok(self.bindings.get(&(row.db, row.key.clone())).unwrap_or(&NONE));
+        }
+        let header = self.header(row.db, &row.key)?;
+        match row.slot {
+            Slot::String => Ok(&self.headers[header].string),
+            Slot::Deadline => Ok(self.headers[header].deadline()),
+            Slot::Birth => {
+                let slot = birth_slot(row)?;
+                Ok(self.headers[header].slot(slot).map_or(&NONE, |state| &state.birth))
+            }
+            _ => {
+                let stored = self.stored(header, row.slot);
+                let place = self.row_place(row, stored)?;
+                Ok(&self.rows[place])
+            }
+        }
+    }
+
+    fn stored(&self, header: Place, slot: Slot) -> u64 {
+        self.headers[header].slot(slot).map_or(0, |state| state.stored)
+    }
+
+    /// Visits the rows of a collection slot in byte order, residue included.
+    pub(crate) fn visit_rows(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        slot: Slot,
+        visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
+    ) -> Outcome<()> {
+        let mut prefix = Vec::new();
+        keys::slot_prefix(&mut prefix, db, key, slot);
+        let Space { store, rows, origins, .. } = self;
+        merged(store, Family::Data, rows, &prefix, &keys::prefix_end(&prefix), origins, |key, row| {
+            visit(&key[prefix.len()..], row)
+        })
+    }
+
+    /// Visits the elements of a set or derived key as clients see them.
+    pub(crate) fn visit_elements(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Outcome<()> {
+        let place = self.header(db, key)?;
+        let header = &self.headers[place];
+        if header.visible() != Some(Slot::Set) {
+            return Ok(());
+        }
+        if header.derived.is_none() {
+            let hidden = header.hidden;
+            return self.visit_rows(db, key, Slot::Set, &mut |member, row| {
+                if row.is_visible(hidden) { visit(member) } else { ControlFlow::Continue(()) }
+            });
+        }
+        let mut prefix = Vec::new();
+        keys::element_prefix(&mut prefix, db, key);
+        let end = keys::prefix_end(&prefix);
+        let Space { store, derived, origins, .. } = self;
+        merged(store, Family::Derived, derived, &prefix, &end, origins, |key, weight| {
+            if *weight > 0 { visit(&key[prefix.len()..]) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    /// The weight of an element of a derived key.
+    pub(crate) fn weight(&mut self, db: u16, key: &[u8], element: &[u8]) -> Outcome<u64> {
+        let place = self.weight_place(db, key, element)?;
+        Ok(self.derived[place])
+    }
+
+    fn weight_place(&mut self, db: u16, key: &[u8], element: &[u8]) -> Outcome<Place> {
+        keys::element_prefix(&mut self.scratch, db, key);
+        self.scratch.extend_from_slice(element);
+        if let Some(place) = self.derived.find(&self.scratch) {
+            return Ok(place);
+        }
+        let weight = match self.store.get(Family::Derived, &self.scratch)? {
+            Some(bytes) => u64::load(&bytes, &self.origins)?,
+            None => 0,
+        };
+        Ok(self.derived.insert(&self.scratch, weight))
+    }
+
+    /// Visits the records of a db's keys in byte order, beginning after a key.
+    pub(crate) fn visit_headers(
+        &mut self,
+        db: u16,
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &Header) -> ControlFlow<()>,
+    ) -> Outcome<()> {
+        let mut from = Vec::new();
+        keys::header(&mut from, db, after.unwrap_or_default());
+        if after.is_some() {
+            from.push(0);
+        }
+        let to = keys::prefix_end(&db.to_be_bytes());
+        let Space { store, headers, origins, .. } = self;
+        merged(store, Family::Keys, headers, &from, &to, origins, |key, header| {
+            visit(&key[2..], header)
+        })
+    }
+
+    pub(crate) fn count(&self, db: u16) -> u64 {
+        self.counts.get(usize::from(db)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(crate) fn bindings(&self) -> &BTreeMap<Target, Row> {
+        &self.bindings
+    }
+
+    /// Bytes that the decoded rows take.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.headers.bytes() + self.rows.bytes() + self.derived.bytes()
+    }
+
+    /// Every row of a scope, by name. Memory: the names of the rows.
+    pub(crate) fn rows_in(&mut self, scope: &Scope) -> Outcome<Vec<RowKey>> {
+        let mut found = Vec::new();
+        let keys: Vec<Bytes> = match scope {
+            Scope::Key(_, key) => vec![key.clone()],
+            Scope::Db(db) => {
+                let mut keys = Vec::new();
+                self.visit_headers(*db, None, &mut |key, _| {
+                    keys.push(Bytes::copy_from_slice(key));
+                    ControlFlow::Continue(())
+                })?;
+                keys
+            }
+        };
+        let db = match scope {
+            Scope::Key(db, _) | Scope::Db(db) => *db,
+        };
+        for key in keys {
+            let place = self.header(db, &key)?;
+            let header = self.headers[place].clone();
+            let slots: Vec<Slot> = header
+                .slots
+                .iter()
+                .filter(|state| state.stored > 0)
+                .map(|state| state.slot)
+                .collect();
+            for (slot, subkey, _) in header.into_rows() {
+                found.push(RowKey { db, key: key.clone(), slot, subkey });
+            }
+            for slot in slots {
+                self.visit_rows(db, &key, slot, &mut |subkey, _| {
+                    let subkey = Bytes::copy_from_slice(subkey);
+                    found.push(RowKey { db, key: key.clone(), slot, subkey });
+                    ControlFlow::Continue(())
+                })?;
+            }
+        }
+        if let Scope::Db(db) = scope {
+            let bound = self.bindings.keys().filter(|target| target.0 == *db);
+            found.extend(bound.map(|(_, key)| RowKey::single(*db, key.clone(), Slot::Binding)));
+        }
+        Ok(found)
+    }
+
+    // ---- changing ------------------------------------------------------------------------------------
+
+    /// Puts a row in place of what is there, which is returned, and lets everything that is derived from
+    /// it follow.
+    pub(crate) fn replace(&mut self, row: &RowKey, new: Row) -> Outcome<Row> {
+        if row.slot == Slot::Binding {
+            return self.replace_binding(row, new);
+        }
+        let place = self.header(row.db, &row.key)?;
+        self.headers.pin(place);
+        let before = self.headers[place].visible();
+        let hash = self.hash(row, &new);
+        let mut flips = Vec::new();
+        let old = match row.slot {
+            Slot::String => std::mem::replace(&mut self.headers[place].string, new),
+            Slot::Deadline => self.replace_deadline(row, place, new, &mut flips)?,
+            Slot::Birth => {
+                let slot = birth_slot(row)?;
+                let header = &mut self.headers[place];
+                let old = std::mem::replace(&mut header.slot_mut(slot).birth, new);
+                header.prune();
+                old
+            }
+            _ => self.replace_element(row, place, new, &mut flips)?,
+        };
+        self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
+        self.follow(row.db, &row.key, place, before, flips)?;
+        Ok(old)
+    }
+
+    fn replace_element(
+        &mut self,
+        row: &RowKey,
+        header: Place,
+        new: Row,
+        flips: &mut Vec<Flip>,
+    ) -> Outcome<Row> {
+        let stored = self.stored(header, row.slot);
+        let place = self.row_place(row, stored)?;
+        self.rows.pin(place);
+        let old = std::mem::replace(&mut self.rows[place], new);
+        let new = &self.rows[place];
+        let header = &mut self.headers[header];
+        let hidden = header.hidden;
+        let (was, is) = (old.is_visible(hidden), new.is_visible(hidden));
+        let state = header.slot_mut(row.slot);
+        state.stored = state.stored + u64::from(!new.is_empty()) - u64::from(!old.is_empty());
+        state.rows = state.rows + u64::from(is) - u64::from(was);
+        header.prune();
+        if was != is && row.slot == Slot::Set {
+            flips.push((row.subkey.clone(), if is { 1 } else { -1 }));
+        }
+        Ok(old)
+    }
+
+    fn replace_deadline(
+        &mut self,
+        row: &RowKey,
+        place: Place,
+        new: Row,
+        flips: &mut Vec<Flip>,
+    ) -> Outcome<Row> {
+        if let Some(time) = self.headers[place].expires() {
+            self.system.insert(keys::deadline(time, row.db, &row.key), None);
+        }
+        let old = self.headers[place].set_deadline(new);
+        if let Some(time) = self.headers[place].expires() {
+            self.system.insert(keys::deadline(time, row.db, &row.key), Some(Vec::new()));
+            self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
+        }
+        self.set_hidden(row.db, &row.key, place, flips)?;
+        Ok(old)
+    }
+
+    /// Hides what the key's deadline hides by now, or shows again what it no longer does.
+    fn set_hidden(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        place: Place,
+        flips: &mut Vec<Flip>,
+    ) -> Outcome<()> {
+        let (was, is) = (self.headers[place].hidden, self.headers[place].hidden_at(self.now));
+        if was == is {
+            return Ok(());
+        }
+        self.headers[place].hidden = is;
+        let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
+        for slot in slots {
+            let mut rows = 0;
+            self.visit_rows(db, key, slot, &mut |member, row| {
+                let (before, after) = (row.is_visible(was), row.is_visible(is));
+                rows += u64::from(after);
+                if before != after && slot == Slot::Set {
+                    flips.push((Bytes::copy_from_slice(member), if after { 1 } else { -1 }));
+                }
+                ControlFlow::Continue(())
+            })?;
+            self.headers[place].slot_mut(slot).rows = rows;
+        }
+        Ok(())
+    }
+
+    /// Judges the key's deadline by `now`. What is due by then is hidden afterwards.
+    pub(crate) fn hide_due(&mut self, db: u16, key: &[u8], now: Hlc) -> Outcome<Place> {
+        let place = self.header(db, key)?;
+        self.now = self.now.max(now);
+        if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
+            self.headers.pin(place);
+            let before = self.headers[place].visible();
+            let mut flips = Vec::new();
+            self.set_hidden(db, key, place, &mut flips)?;
+            self.follow(db, key, place, before, flips)?;
+        }
+        Ok(place)
+    }
+
+    /// Lets the db's count, the changed keys and the views follow a change of one key.
+    fn follow(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        place: Place,
+        before: Option<Slot>,
+        flips: Vec<Flip>,
+    ) -> Outcome<()> {
+        let after = self.headers[place].visible();
+        self.recount(db, before.is_some(), after.is_some());
+        if let Some(changed) = &mut self.changed {
+            changed.push((db, Bytes::copy_from_slice(key)));
+        }
+        if self.graph.is_empty() || self.headers[place].derived.is_some() {
+            return Ok(());
+        }
+        let source = (db, Bytes::copy_from_slice(key));
+        if self.graph.feeds(&source).is_empty() {
+            return Ok(());
+        }
+        let change = |(element, weight): Flip| Change { element, weight };
+        let set = Some(Slot::Set);
+        let changes = match (before == set, after == set) {
+            (true, true) => flips.into_iter().map(change).collect(),
+            (false, false) => Vec::new(),
+            (was_shown, _) => {
+                // The slot as a whole came into sight or went out of it: all of its members with it.
+                let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
+                let hidden = self.headers[place].hidden;
+                self.visit_rows(db, key, Slot::Set, &mut |member, row| {
+                    if row.is_visible(hidden) {
+                        weights.insert(Bytes::copy_from_slice(member), 1);
+                    }
+                    ControlFlow::Continue(())
+                })?;
+                if was_shown {
+                    // Members that were there before: those of now, less what this change brought.
+                    for (member, weight) in flips {
+                        *weights.entry(member).or_insert(0) -= weight;
+                    }
+                    weights.values_mut().for_each(|weight| *weight = -*weight);
+                }
+                weights.retain(|_, weight| *weight != 0);
+                weights.into_iter().map(change).collect()
+            }
+        };
+        self.flow(source, changes)
+    }
+
+    fn recount(&mut self, db: u16, before: bool, after: bool) {
+        let index = usize::from(db);
+        if before != after {
+            if self.counts.len() <= index {
+                self.counts.resize(index + 1, 0);
+            }
+            self.counts[index] = self.counts[index] + u64::from(after) - u64::from(before);
+        }
+    }
+
+    pub(crate) fn hash(&mut self, key: &RowKey, row: &Row) -> u128 {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        keys::row(&mut bytes, key);
+        let mut out = Writer::over(bytes);
+        let live = row.canonical(&mut out);
+        self.scratch = out.into_vec();
+        if live { xxhash_rust::xxh3::xxh3_128(&self.scratch) } else { 0 }
+    }
+
+    // ---- dataflow ------------------------------------------------------------------------------------
+
+    /// Sends changes of a source through the graph, sources first, until nothing more changes.
+    fn flow(&mut self, source: Target, changes: Vec<Change>) -> Outcome<()> {
+        let mut open: VecDeque<(Target, Vec<Change>)> = VecDeque::from([(source, changes)]);
+        while let Some((source, changes)) = open.pop_front() {
+            for (target, input) in self.graph.feeds(&source).to_vec() {
+                let mut out = Vec::new();
+                if let Some(node) = self.graph.node(&target) {
+                    changes.iter().for_each(|change| node.step(input, change, &mut out));
+                }
+                let shown = self.add_weights(&target, out)?;
+                if !shown.is_empty() {
+                    open.push_back((target, shown));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds weights to the elements of a derived key; what came into sight or went out of it is returned.
+    fn add_weights(&mut self, target: &Target, changes: Vec<Change>) -> Outcome<Vec<Change>> {
+        let (db, key) = target;
+        let header = self.header(*db, key)?;
+        let Some(mut elements) = self.headers[header].derived else { return Ok(Vec::new()) };
+        let mut shown = Vec::new();
+        for Change { element, weight } in changes {
+            let place = self.weight_place(*db, key, &element)?;
+            self.derived.pin(place);
+            let old = self.derived[place];
+            let new = old.checked_add_signed(weight).ok_or_else(|| {
+                StoreError::Corrupt("a derived element has a negative weight".into())
+            })?;
+            self.derived[place] = new;
+            if (old > 0) != (new > 0) {
+                let weight = if new > 0 { 1 } else { -1 };
+                elements = elements + u64::from(new > 0) - u64::from(old > 0);
+                shown.push(Change { element, weight });
+            }
+        }
+        self.set_derived(target, Some(elements))?;
+        Ok(shown)
+    }
+
+    fn set_derived(&mut self, target: &Target, elements: Option<u64>) -> Outcome<()> {
+        let (db, key) = target;
+        let place = self.header(*db, key)?;
+        if self.headers[place].derived == elements {
+            return Ok(());
+        }
+        self.headers.pin(place);
+        let before = self.headers[place].visible();
+        self.headers[place].derived = elements;
+        let after = self.headers[place].visible();
+        self.recount(*db, before.is_some(), after.is_some());
+        if let Some(changed) = &mut self.changed {
+            changed.push(target.clone());
+        }
+        Ok(())
+    }
+
+    fn replace_binding(&mut self, row: &RowKey, new: Row) -> Outcome<Row> {
+        let hash = self.hash(row, &new);
+        let mut stored = Writer::new();
+        encode_row(&new, &mut stored, &mut self.origins);
+        let value = (!new.is_empty()).then(|| stored.into_vec());
+        self.system.insert(keys::binding(row.db, &row.key), value);
+        self.bindings_before.get_or_insert_with(|| self.bindings.clone());
+        let target = (row.db, row.key.clone());
+        let old = if new.is_empty() {
+            self.bindings.remove(&target)
+        } else {
+            self.bindings.insert(target, new)
+        };
+        let old = old.unwrap_or_default();
+        self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
+        self.rebind()?;
+        Ok(old)
+    }
+
+    /// Makes the graph that the binding rows now define, and computes anew what that changes.
+    fn rebind(&mut self) -> Outcome<()> {
+        let next = Graph::build(&self.bindings);
+        let affected = self.graph.changed(&next);
+        for target in &affected {
+            let mut elements = Vec::new();
+            let place = self.header(target.0, &target.1)?;
+            if self.headers[place].derived.is_some() {
+                self.visit_elements(target.0, &target.1, &mut |element| {
+                    elements.push(Bytes::copy_from_slice(element));
+                    ControlFlow::Continue(())
+                })?;
+            }
+            for element in elements {
+                let place = self.weight_place(target.0, &target.1, &element)?;
+                self.derived.pin(place);
+                self.derived[place] = 0;
+            }
+            self.set_derived(target, None)?;
+        }
+        self.graph = next;
+        for target in &affected {
+            let Some(node) = self.graph.node(target) else { continue };
+            let sources = node.definition.sources.clone();
+            self.set_derived(target, Some(0))?;
+            for (input, source) in sources.iter().enumerate() {
+                let mut elements = Vec::new();
+                self.visit_elements(target.0, source, &mut |element| {
+                    elements.push(Bytes::copy_from_slice(element));
+                    ControlFlow::Continue(())
+                })?;
+                let mut out = Vec::new();
+                if let Some(node) = self.graph.node(target) {
+                    for element in elements {
+                        node.step(input, &Change { element, weight: 1 }, &mut out);
+                    }
+                }
+                self.add_weights(target, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_bindings(&mut self) -> Outcome<()> {
+        let mut bindings = BTreeMap::new();
+        let mut failed = None;
+        let from = [keys::BINDING];
+        self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
+            let row = decode_row(value, &self.origins);
+            match (keys::split_header(&key[1..]), row) {
+                (Some((db, key)), Ok(row)) => {
+                    bindings.insert((db, Bytes::copy_from_slice(key)), row);
+                    ControlFlow::Continue(())
+                }
+                (_, row) => {
+                    failed = Some(row.err());
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        match failed {
+            Some(Some(error)) => return Err(error),
+            Some(None) => return corrupt("binding"),
+            None => {}
+        }
+        self.graph = Graph::build(&bindings);
+        self.bindings = bindings;
+        Ok(())
+    }
+
+    // ---- deadlines -----------------------------------------------------------------------------------
+
+    pub(crate) fn next_deadline(&self) -> Option<Millis> {
+        self.next_deadline
+    }
+
+    /// Takes up to `limit` deadlines that lie before `now` off the list, earliest first.
+    pub(crate) fn take_due(&mut self, now: Millis, limit: usize) -> Outcome<Vec<Target>> {
+        if self.next_deadline.is_none_or(|next| next >= now) {
+            return Ok(Vec::new());
+        }
+        let mut due = Vec::new();
+        self.visit_deadlines(&mut |key| match keys::split_deadline(key) {
+            Some((time, db, name)) if time < now && due.len() < limit => {
+                due.push((key.to_vec(), (db, Bytes::copy_from_slice(name))));
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        })?;
+        let mut targets = Vec::with_capacity(due.len());
+        for (key, target) in due {
+            self.system.insert(key, None);
+            targets.push(target);
+        }
+        self.find_next_deadline()?;
+        Ok(targets)
+    }
+
+    fn find_next_deadline(&mut self) -> Outcome<()> {
+        let mut next = None;
+        self.visit_deadlines(&mut |key| {
+            next = keys::split_deadline(key).map(|(time, _, _)| time);
+            ControlFlow::Break(())
+        })?;
+        self.next_deadline = next;
+        Ok(())
+    }
+
+    fn visit_deadlines(&self, visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Outcome<()> {
+        let from = vec![keys::DEADLINE];
+        let to = keys::prefix_end(&from);
+        let mut pending = self.system.range(from.clone()..to.clone()).peekable();
+        let mut stopped = false;
+        let mut pass = |key: &[u8]| {
+            let flow = visit(key);
+            stopped |= flow.is_break();
+            flow
+        };
+        self.store.scan(Family::System, &from, &to, &mut |key, _| {
+            while let Some((ours, value)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
+                if value.is_some() {
+                    pass(ours)?;
+                }
+            }
+            match pending.next_if(|(ours, _)| ours.as_slice() == key) {
+                Some((_, None)) => ControlFlow::Continue(()),
+                _ => pass(key),
+            }
+        })?;
+        if !stopped {
+            for (ours, value) in pending {
+                if value.is_some() && visit(ours).is_break() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // ---- changed keys --------------------------------------------------------------------------------
+
+    pub(crate) fn track_changes(&mut self, on: bool) {
+        self.changed = on.then(Vec::new);
+    }
+
+    pub(crate) fn take_changed(&mut self) -> Vec<Target> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    // ---- ticks ---------------------------------------------------------------------------------------
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            digest: self.digest,
+            counts: self.counts.clone(),
+            next_deadline: self.next_deadline,
+            origins: self.origins_stored,
+        }
+    }
+
+    /// Whether the tick has changed anything that is to be written.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.headers.is_dirty()
+            || self.rows.is_dirty()
+            || self.derived.is_dirty()
+            || !self.system.is_empty()
+    }
+
+    /// The dbs that have a record of any key, or a binding.
+    pub(crate) fn databases(&mut self) -> Outcome<Vec<u16>> {
+        let mut found: Vec<u16> = self.bindings.keys().map(|target| target.0).collect();
+        let mut from = Vec::new();
+        loop {
+            let Space { store, headers, origins, .. } = self;
+            let mut next = None;
+            merged(store, Family::Keys, headers, &from, &[], origins, |key, _| {
+                next = keys::split_header(key).map(|(db, _)| db);
+                ControlFlow::Break(())
+            })?;
+            let Some(db) = next else { break };
+            found.push(db);
+            from = keys::prefix_end(&db.to_be_bytes());
+            if from.is_empty() {
+                break;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    pub(crate) fn set_now(&mut self, now: Hlc) {
+        self.now = self.now.max(now);
+    }
+
+    /// Puts the changes of the tick into its batch.
+    pub(crate) fn write_to(&mut self, batch: &mut S::Batch) {
+        let Space { headers, rows, derived, origins, format, .. } = self;
+        put_dirty(batch, Family::Keys, headers, origins, format);
+        put_dirty(batch, Family::Data, rows, origins, format);
+        put_dirty(batch, Family::Derived, derived, origins, format);
+        for (key, value) in &self.system {
+            match value {
+                Some(value) => batch.put(Family::System, key, value),
+                None => batch.delete(Family::System, key),
+            }
+        }
+        for (index, origin) in self.origins.list().iter().enumerate().skip(self.origins_stored) {
+            batch.put(Family::System, &keys::origin(index), &origin.to_bytes());
+        }
+    }
+
+    /// The batch is written.
+    pub(crate) fn settle(&mut self) {
+        // Half of the budget for records, the rest for rows; what one does not use the other may.
+        let half = self.limit / 2;
+        self.headers.settle(self.limit - (self.rows.bytes() + self.derived.bytes()).min(half));
+        self.rows.settle(self.limit - (self.headers.bytes() + self.derived.bytes()).min(half));
+        let left = self.limit.saturating_sub(self.headers.bytes() + self.rows.bytes());
+        self.derived.settle(left.max(self.limit / 8));
+        self.system.clear();
+        self.bindings_before = None;
+        self.origins_stored = self.origins.list().len();
+    }
+
+    /// The tick has not happened: what it touched is read again when it is needed.
+    pub(crate) fn revert(&mut self, mark: Mark) {
+        self.headers.revert();
+        self.rows.revert();
+        self.derived.revert();
+        self.system.clear();
+        self.digest = mark.digest;
+        self.counts = mark.counts;
+        self.next_deadline = mark.next_deadline;
+        self.origins_stored = mark.origins;
+        if let Some(changed) = &mut self.changed {
+            changed.clear();
+        }
+        if let Some(before) = self.bindings_before.take() {
+            self.bindings = before;
+            self.graph = Graph::build(&self.bindings);
+        }
+    }
+}
+
+fn birth_slot(row: &RowKey) -> Outcome<Slot> {
+    match row.subkey.first().and_then(|number| Slot::from_u8(*number)) {
+        Some(slot) => Ok(slot),
+        None => corrupt("birth"),
+    }
+}
+
+pub(crate) fn load_origins<R: Read>(store: &R) -> Outcome<Origins> {
+    let mut origins = Origins::default();
+    let mut damaged = false;
+    let from = [keys::ORIGIN];
+    store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |_, value| {
+        match value.try_into() {
+            Ok(bytes) => origins.push(crate::causal::Origin::from_bytes(bytes)),
+            Err(_) => damaged = true,
+        }
+        ControlFlow::Continue(())
+    })?;
+    if damaged { corrupt("origin") } else { Ok(origins) }
+}
+
+/// Values that lie in a cache and in a family of the store.
+trait Stored: Sized {
+    /// Appends the stored form; false if there is nothing to store.
+    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool;
+    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Self>;
+}
+
+const ROW_FORMAT: u8 = 1;
+
+fn encode_row(row: &Row, out: &mut Writer, origins: &mut Origins) {
+    out.u8(ROW_FORMAT);
+    row.encode(out, origins);
+}
+
+/// Reads a stored row.
+pub(crate) fn parse_row(bytes: &[u8], origins: &Origins) -> Result<Row, CodecError> {
+    let mut input = Reader::with_format(bytes, ROW_FORMAT)?;
+    let row = Row::decode(&mut input, origins)?;
+    input.end()?;
+    Ok(row)
+}
+
+fn decode_row(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
+    parse_row(bytes, origins).map_err(|error| StoreError::corrupt("row", error))
+}
+
+impl Stored for Row {
+    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
+        encode_row(self, out, origins);
+        !self.is_empty()
+    }
+
+    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
+        decode_row(bytes, origins)
+    }
+}
+
+impl Stored for Header {
+    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
+        self.encode(out, origins);
+        !self.is_blank()
+    }
+
+    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Header> {
+        Header::decode(bytes, origins)
+            .map_err(|error| StoreError::corrupt("record of a key", error))
+    }
+}
+
+const WEIGHT_FORMAT: u8 = 1;
+
+impl Stored for u64 {
+    fn save(&self, out: &mut Writer, _origins: &mut Origins) -> bool {
+        out.u8(WEIGHT_FORMAT);
+        out.varint(*self);
+        *self > 0
+    }
+
+    fn load(bytes: &[u8], _origins: &Origins) -> Outcome<u64> {
+        Reader::with_format(bytes, WEIGHT_FORMAT)
+            .and_then(|mut input| input.varint())
+            .map_err(|error| StoreError::corrupt("weight", error))
+    }
+}
+
+fn put_dirty<B: Batch, V: Stored + crate::cache::Weigh>(
+    batch: &mut B,
+    family: Family,
+    cache: &Cache<V>,
+    origins: &mut Origins,
+    scratch: &mut Writer,
+) {
+    for (key, value) in cache.dirty() {
+        scratch.clear();
+        if value.save(scratch, origins) {
+            batch.put(family, key, scratch.as_slice());
+        } else {
+            batch.delete(family, key);
+        }
+    }
+}
+
+/// Visits `from <= key < to` of a family as the open tick sees it: the store's rows, and in their place
+/// or between them those that the tick has changed.
+fn merged<S: Store, V: Stored + crate::cache::Weigh>(
+    store: &S,
+    family: Family,
+    cache: &mut Cache<V>,
+    from: &[u8],
+    to: &[u8],
+    origins: &Origins,
+    mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
+) -> Outcome<()> {
+    let dirty = cache.dirty_range(from, to);
+    let mut ours = dirty.iter().peekable();
+    let mut failed = None;
+    let mut stopped = false;
+    store.scan(family, from, to, &mut |key, bytes| {
+        while let Some(mine) = ours.next_if(|mine| &***mine < key) {
+            if let Some(value) = cache.peek(mine)
+                && visit(mine, value).is_break()
+            {
+                stopped = true;
+                return ControlFlow::Break(());
+            }
+        }
+        let flow = match (ours.next_if(|mine| &***mine == key), cache.peek(key)) {
+            // Cached or changed: what lies in the cache is never older than the store.
+            (_, Some(value)) => visit(key, value),
+            (_, None) => match V::load(bytes, origins) {
+                Ok(value) => visit(key, &value),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        };
+        stopped |= flow.is_break();
+        flow
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if !stopped {
+        for mine in ours {
+            if let Some(value) = cache.peek(mine)
+                && visit(mine, value).is_break()
+            {
+                break;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! The in-memory twin of the store, with the crashes of a real disk.
+//!
+//! What was written but not synced is kept apart as a list of batches. A crash keeps a prefix of it,
+//! as a torn write-ahead log does; failures of writes can be ordered. Handles share one store, so that
+//! a simulated node can be dropped and opened again over what survived.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::{Batch, Family, Read, Store, StoreError, Visit};
+
+type Rows = BTreeMap<(Family, Vec<u8>), Bytes>;
+
+/// A store in memory. Clones name the same store.
+#[derive(Clone, Default)]
+pub struct MemStore {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// What survives any crash.
+    synced: Rows,
+    /// What was written since, in order.
+    unsynced: Vec<MemBatch>,
+    /// Both together.
+    current: Rows,
+    failure: Option<StoreError>,
+    writes: u64,
+}
+
+impl MemStore {
+    /// An empty store.
+    pub fn new() -> MemStore {
+        MemStore::default()
+    }
+
+    /// Loses all that was not synced but its first `keep` batches.
+    pub fn crash(&self, keep: usize) {
+        let mut shared = self.lock();
+        let survivors = keep.min(shared.unsynced.len());
+        let batches: Vec<MemBatch> = shared.unsynced.drain(..).take(survivors).collect();
+        for batch in &batches {
+            batch.apply(&mut shared.synced);
+        }
+        shared.current = shared.synced.clone();
+        shared.failure = None;
+    }
+
+    /// Batches written and not synced: what a crash can lose.
+    pub fn unsynced(&self) -> usize {
+        self.lock().unsynced.len()
+    }
+
+    /// Batches written since the store was made.
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
+    /// Makes every write fail with `failure` until it is taken back with `None`. `Unknown` writes the
+    /// batch all the same.
+    pub fn fail_writes(&self, failure: Option<StoreError>) {
+        self.lock().failure = failure;
+    }
+
+    /// A store of its own with what this one holds: a copied directory.
+    pub fn copy(&self) -> MemStore {
+        let current = self.lock().current.clone();
+        let shared = Shared { synced: current.clone(), current, ..Shared::default() };
+        MemStore { shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Nothing panics while the lock is held, so a poisoned lock has whole data behind it.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn get(rows: &Rows, family: Family, key: &[u8]) -> Option<Bytes> {
+    rows.get(&(family, key.to_vec())).cloned()
+}
+
+fn scan(rows: &Rows, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) {
+    let start = Bound::Included((family, from.to_vec()));
+    for ((at, key), value) in rows.range((start, Bound::Unbounded)) {
+        if *at != family || (!to.is_empty() && key.as_slice() >= to) {
+            return;
+        }
+        if let ControlFlow::Break(()) = visit(key, value) {
+            return;
+        }
+    }
+}
+
+impl Read for MemStore {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(get(&self.lock().current, family, key))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        scan(&self.lock().current, family, from, to, visit);
+        Ok(())
+    }
+}
+
+impl Store for MemStore {
+    type Batch = MemBatch;
+    type Snapshot = MemSnapshot;
+
+    fn batch(&self) -> MemBatch {
+        MemBatch::default()
+    }
+
+    fn write(&self, batch: MemBatch, sync: bool) -> Result<(), StoreError> {
+        let mut shared = self.lock();
+        match shared.failure.clone() {
+            Some(failure @ StoreError::Unknown(_)) => {
+                batch.apply(&mut shared.current);
+                shared.unsynced.push(batch);
+                return Err(failure);
+            }
+            Some(failure) => return Err(failure),
+            None => {}
+        }
+        shared.writes += 1;
+        batch.apply(&mut shared.current);
+        shared.unsynced.push(batch);
+        drop(shared);
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let mut shared = self.lock();
+        let batches = std::mem::take(&mut shared.unsynced);
+        for batch in &batches {
+            batch.apply(&mut shared.synced);
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> MemSnapshot {
+        MemSnapshot { rows: self.lock().current.clone() }
+    }
+}
+
+/// A copy of the store's rows at one moment.
+pub struct MemSnapshot {
+    rows: Rows,
+}
+
+impl Read for MemSnapshot {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(get(&self.rows, family, key))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        scan(&self.rows, family, from, to, visit);
+        Ok(())
+    }
+}
+
+enum Op {
+    Put(Family, Vec<u8>, Bytes),
+    Delete(Family, Vec<u8>),
+    DeleteRange(Family, Vec<u8>, Vec<u8>),
+}
+
+/// Changes in the making.
+#[derive(Default)]
+pub struct MemBatch {
+    ops: Vec<Op>,
+}
+
+impl MemBatch {
+    fn apply(&self, rows: &mut Rows) {
+        for op in &self.ops {
+            match op {
+                Op::Put(family, key, value) => {
+                    rows.insert((*family, key.clone()), value.clone());
+                }
+                Op::Delete(family, key) => {
+                    rows.remove(&(*family, key.clone()));
+                }
+                Op::DeleteRange(family, from, to) => {
+                    let range = (*family, from.clone())..(*family, to.clone());
+                    let doomed: Vec<_> = rows.range(range).map(|(key, _)| key.clone()).collect();
+                    for key in doomed {
+                        rows.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Batch for MemBatch {
+    fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.ops.push(Op::Put(family, key.to_vec(), Bytes::copy_from_slice(value)));
+    }
+
+    fn delete(&mut self, family: Family, key: &[u8]) {
+        self.ops.push(Op::Delete(family, key.to_vec()));
+    }
+
+    fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        self.ops.push(Op::DeleteRange(family, from.to_vec(), to.to_vec()));
+    }
+}

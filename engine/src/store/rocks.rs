@@ -1,0 +1,295 @@
+//! The store on RocksDB: one column family per [`Family`], one write-ahead log for all of them.
+//!
+//! The only file of the engine that does I/O. The choices that matter:
+//! * the row families have small memtables, since searching a big skiplist is what a random put costs;
+//! * memtables and files carry Bloom filters, since most new keys are looked up once in vain;
+//! * recovery stops at the first damage of the log (`PointInTime`), and the engine then checks that
+//!   vector and log agree; WAL syncs are ours to order, so no `wal_bytes_per_sync`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, ErrorKind, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+};
+use self_cell::self_cell;
+
+use super::{Batch, Family, Read, Store, StoreError, Visit};
+
+/// What can be tuned. Bytes.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Cache of uncompressed blocks, shared by all families.
+    pub block_cache_bytes: usize,
+    /// Memtable of each row family.
+    pub memtable_bytes: usize,
+    /// Write-ahead logs kept before memtables are flushed to free them.
+    pub wal_bytes: u64,
+}
+
+impl Default for RocksOptions {
+    fn default() -> RocksOptions {
+        RocksOptions {
+            block_cache_bytes: 64 << 20,
+            memtable_bytes: 8 << 20,
+            wal_bytes: 128 << 20,
+        }
+    }
+}
+
+struct Handles<'d>([&'d ColumnFamily; Family::ALL.len()]);
+
+impl<'d> Handles<'d> {
+    fn of(&self, family: Family) -> &'d ColumnFamily {
+        self.0[family as usize]
+    }
+}
+
+self_cell!(
+    struct Opened {
+        owner: DB,
+        #[not_covariant]
+        dependent: Handles,
+    }
+);
+
+self_cell!(
+    struct Held {
+        owner: RocksStore,
+        #[not_covariant]
+        dependent: Taken,
+    }
+);
+
+struct Taken<'s>(Snapshot<'s>);
+
+/// A store in a directory. Clones name the same store; the last one closes it.
+#[derive(Clone)]
+pub struct RocksStore {
+    opened: Arc<Opened>,
+}
+
+fn failure(error: rocksdb::Error) -> StoreError {
+    let kind = error.kind();
+    let text = error.into_string();
+    if text.contains("No space left") || text.contains("space limit") {
+        StoreError::Full(text)
+    } else if kind == ErrorKind::Corruption {
+        StoreError::Corrupt(text)
+    } else {
+        StoreError::Unknown(text)
+    }
+}
+
+impl RocksStore {
+    /// Opens or creates the store of a directory. Refused if another process has it open or if files are
+    /// damaged; never opened as empty then.
+    pub fn open(path: &Path, options: &RocksOptions) -> Result<RocksStore, StoreError> {
+        let mut db = Options::default();
+        db.create_if_missing(true);
+        db.create_missing_column_families(true);
+        db.set_paranoid_checks(true);
+        db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        db.set_track_and_verify_wals_in_manifest(true);
+        db.set_max_total_wal_size(options.wal_bytes);
+        db.set_max_background_jobs(2);
+        db.set_max_open_files(1024);
+        db.set_keep_log_file_num(4);
+        db.set_max_log_file_size(4 << 20);
+        db.set_allow_concurrent_memtable_write(false);
+        db.set_enable_write_thread_adaptive_yield(false);
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let families = Family::ALL.map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), family_options(family, options, &cache))
+        });
+        let db = DB::open_cf_descriptors(&db, path, families).map_err(failure)?;
+        let opened = Opened::try_new(db, |db| {
+            let mut handles = Vec::with_capacity(Family::ALL.len());
+            for family in Family::ALL {
+                handles.push(db.cf_handle(family.name()).ok_or_else(|| {
+                    StoreError::Corrupt(format!("no column family {}", family.name()))
+                })?);
+            }
+            let handles = handles.try_into();
+            handles.map(Handles).map_err(|_| StoreError::Corrupt("column families".into()))
+        })?;
+        Ok(RocksStore { opened: Arc::new(opened) })
+    }
+
+    /// A property of RocksDB for INFO and tests, summed over the families.
+    pub fn property(&self, name: &str) -> u64 {
+        self.opened.with_dependent(|db, handles| {
+            let each = Family::ALL.map(|family| db.property_int_value_cf(handles.of(family), name));
+            each.into_iter().flatten().flatten().sum()
+        })
+    }
+
+    /// Writes the memtables of all families to files.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.opened.with_dependent(|db, handles| {
+            Family::ALL
+                .iter()
+                .try_for_each(|family| db.flush_cf(handles.of(*family)))
+                .map_err(failure)
+        })
+    }
+}
+
+fn family_options(family: Family, options: &RocksOptions, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut tuned = Options::default();
+    tuned.set_compression_type(DBCompressionType::Lz4);
+    match family {
+        Family::Data | Family::Keys | Family::Derived => {
+            blocks.set_bloom_filter(10.0, false);
+            tuned.set_write_buffer_size(options.memtable_bytes);
+            tuned.set_max_write_buffer_number(4);
+            tuned.set_memtable_whole_key_filtering(true);
+            tuned.set_memtable_prefix_bloom_ratio(0.05);
+        }
+        Family::Log => {
+            tuned.set_write_buffer_size(16 << 20);
+            tuned.set_max_write_buffer_number(4);
+        }
+        Family::Dots | Family::System => tuned.set_write_buffer_size(4 << 20),
+    }
+    tuned.set_block_based_table_factory(&blocks);
+    tuned
+}
+
+/// Bounds of a scan. An empty `to` is the family's end.
+fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    if !to.is_empty() {
+        options.set_iterate_upper_bound(to);
+    }
+    options
+}
+
+fn drive(
+    mut rows: rocksdb::DBRawIterator<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    rows.seek_to_first();
+    while let Some((key, value)) = rows.item() {
+        if visit(key, value).is_break() {
+            return Ok(());
+        }
+        rows.next();
+    }
+    rows.status().map_err(failure)
+}
+
+impl Read for RocksStore {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.opened.with_dependent(|db, handles| {
+            let found = db.get_pinned_cf(handles.of(family), key).map_err(failure)?;
+            Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+        })
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if !to.is_empty() && from >= to {
+            return Ok(());
+        }
+        self.opened.with_dependent(|db, handles| {
+            drive(db.raw_iterator_cf_opt(handles.of(family), bounds(from, to)), visit)
+        })
+    }
+}
+
+impl Store for RocksStore {
+    type Batch = RocksBatch;
+    type Snapshot = RocksSnapshot;
+
+    fn batch(&self) -> RocksBatch {
+        RocksBatch { store: self.clone(), changes: WriteBatch::default() }
+    }
+
+    fn write(&self, batch: RocksBatch, sync: bool) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.opened.borrow_owner().write_opt(batch.changes, &options).map_err(failure)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.opened.borrow_owner().flush_wal(true).map_err(failure)
+    }
+
+    fn snapshot(&self) -> RocksSnapshot {
+        let held = Held::new(self.clone(), |store| Taken(store.opened.borrow_owner().snapshot()));
+        RocksSnapshot { held }
+    }
+}
+
+/// A snapshot that keeps its store open.
+pub struct RocksSnapshot {
+    held: Held,
+}
+
+impl Read for RocksSnapshot {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.held.with_dependent(|store, taken| {
+            store.opened.with_dependent(|_, handles| {
+                let found = taken.0.get_pinned_cf(handles.of(family), key).map_err(failure)?;
+                Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+            })
+        })
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if !to.is_empty() && from >= to {
+            return Ok(());
+        }
+        self.held.with_dependent(|store, taken| {
+            store.opened.with_dependent(|_, handles| {
+                drive(taken.0.raw_iterator_cf_opt(handles.of(family), bounds(from, to)), visit)
+            })
+        })
+    }
+}
+
+/// Changes in the making, already in RocksDB's own encoding.
+pub struct RocksBatch {
+    store: RocksStore,
+    changes: WriteBatch,
+}
+
+impl Batch for RocksBatch {
+    fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        let changes = &mut self.changes;
+        self.store
+            .opened
+            .with_dependent(|_, handles| changes.put_cf(handles.of(family), key, value));
+    }
+
+    fn delete(&mut self, family: Family, key: &[u8]) {
+        let changes = &mut self.changes;
+        self.store.opened.with_dependent(|_, handles| changes.delete_cf(handles.of(family), key));
+    }
+
+    fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        let changes = &mut self.changes;
+        self.store
+            .opened
+            .with_dependent(|_, handles| changes.delete_range_cf(handles.of(family), from, to));
+    }
+}

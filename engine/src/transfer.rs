@@ -1,0 +1,176 @@
+//! State transfer: a whole node's state as a stream of chunks, for a peer that is below the log's floor.
+//!
+//! The sender reads one snapshot: its vector and every row with its own dots and counter entries, residue
+//! included (MODEL M6). The receiver stages the chunks and joins them in one step, against the rows and
+//! the vector that it has at that moment. Never as fresh dots: that would resurrect what was removed.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::causal::VersionVector;
+use crate::codec::{CodecError, Reader, Writer};
+use crate::commit::RowKey;
+use crate::crdt::Slot;
+use crate::engine::State;
+use crate::header::Header;
+use crate::row::{Origins, Row};
+use crate::store::{Family, Read, StoreError, keys};
+
+const FORMAT: u8 = 1;
+
+/// Reads a node's state from a snapshot, chunk by chunk.
+pub struct StateReader<R> {
+    snapshot: R,
+    origins: Origins,
+    vector: VersionVector,
+    /// Where to go on; `None` when all was read.
+    cursor: Option<(Family, Vec<u8>)>,
+}
+
+impl<R: Read> StateReader<R> {
+    /// A reader of everything in the snapshot.
+    pub fn new(snapshot: R) -> Result<StateReader<R>, StoreError> {
+        let origins = crate::space::load_origins(&snapshot)?;
+        let vector = State::load(&snapshot)?.map(|state| state.vector).unwrap_or_default();
+        let cursor = Some((Family::Keys, Vec::new()));
+        Ok(StateReader { snapshot, origins, vector, cursor })
+    }
+
+    /// The next chunk of about `limit` bytes, and whether it is the last.
+    pub fn next_chunk(&mut self, limit: usize) -> Result<(Bytes, bool), StoreError> {
+        let mut names = Origins::default();
+        let mut rows = Writer::new();
+        let mut count = 0u64;
+        while let Some((family, from)) = self.cursor.take() {
+            let (mut stop, mut failed) = (None, None);
+            let to = match family {
+                Family::System => keys::prefix_end(&[keys::BINDING]),
+                _ => Vec::new(),
+            };
+            let origins = &self.origins;
+            self.snapshot.scan(family, &from, &to, &mut |key, value| {
+                if rows.len() >= limit {
+                    stop = Some(key.to_vec());
+                    return ControlFlow::Break(());
+                }
+                match decode(family, key, value, origins) {
+                    Ok(found) => {
+                        for (name, row) in found {
+                            write_row(&name, &row, &mut rows, &mut names);
+                            count += 1;
+                        }
+                        ControlFlow::Continue(())
+                    }
+                    Err(error) => {
+                        failed = Some(StoreError::corrupt("row", error));
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            self.cursor = match (stop, family) {
+                (Some(key), _) => Some((family, key)),
+                (None, Family::Keys) => Some((Family::Data, Vec::new())),
+                (None, Family::Data) => Some((Family::System, vec![keys::BINDING])),
+                (None, _) => None,
+            };
+            if rows.len() >= limit {
+                break;
+            }
+        }
+        let mut chunk = Writer::with_format(FORMAT);
+        self.vector.encode(&mut chunk);
+        chunk.varint(names.list().len() as u64);
+        names.list().iter().for_each(|origin| chunk.origin(origin));
+        chunk.varint(count);
+        chunk.raw(rows.as_slice());
+        Ok((chunk.finish(), self.cursor.is_none()))
+    }
+}
+
+fn decode(
+    family: Family,
+    key: &[u8],
+    value: &[u8],
+    origins: &Origins,
+) -> Result<Vec<(RowKey, Row)>, CodecError> {
+    let damaged = CodecError::Invalid("key");
+    match family {
+        Family::Keys => {
+            let (db, name) = keys::split_header(key).ok_or(damaged)?;
+            let name = Bytes::copy_from_slice(name);
+            let header = Header::decode(value, origins)?;
+            let row_key = |slot, subkey| RowKey { db, key: name.clone(), slot, subkey };
+            Ok(header.into_rows().map(|(slot, sub, row)| (row_key(slot, sub), row)).collect())
+        }
+        Family::Data => {
+            let name = keys::split_row(key).ok_or(damaged)?;
+            Ok(vec![(name, crate::space::parse_row(value, origins)?)])
+        }
+        _ => {
+            let (db, name) = key.get(1..).and_then(keys::split_header).ok_or(damaged)?;
+            let name = RowKey::single(db, Bytes::copy_from_slice(name), Slot::Binding);
+            Ok(vec![(name, crate::space::parse_row(value, origins)?)])
+        }
+    }
+}
+
+fn write_row(name: &RowKey, row: &Row, out: &mut Writer, names: &mut Origins) {
+    out.varint(u64::from(name.db));
+    out.bytes(&name.key);
+    out.u8(name.slot as u8);
+    out.bytes(&name.subkey);
+    row.encode(out, names);
+}
+
+fn read_row(input: &mut Reader<'_>, names: &Origins) -> Result<(RowKey, Row), CodecError> {
+    let db = u16::try_from(input.varint()?).map_err(|_| CodecError::Invalid("db"))?;
+    let key = Bytes::copy_from_slice(input.bytes()?);
+    let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
+    let subkey = Bytes::copy_from_slice(input.bytes()?);
+    let name = RowKey { db, key, slot, subkey };
+    let row = Row::decode(input, names)?;
+    name.validate()?;
+    for sibling in row.siblings() {
+        (slot.record().validate)(&sibling.payload)?;
+    }
+    Ok((name, row))
+}
+
+/// The state of a peer as far as it has arrived. Bounded by `limit` bytes.
+pub struct Staged {
+    pub(crate) vector: VersionVector,
+    pub(crate) rows: BTreeMap<RowKey, Row>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Staged {
+    /// Nothing yet; refuses to grow beyond `limit` bytes of chunks.
+    pub fn new(limit: usize) -> Staged {
+        Staged { vector: VersionVector::new(), rows: BTreeMap::new(), bytes: 0, limit }
+    }
+
+    /// Takes a chunk. After an error the whole stage has to be dropped.
+    pub fn add(&mut self, chunk: &[u8]) -> Result<(), CodecError> {
+        self.bytes += chunk.len();
+        if self.bytes > self.limit {
+            return Err(CodecError::Invalid("state: larger than the stage"));
+        }
+        let mut input = Reader::with_format(chunk, FORMAT)?;
+        self.vector = VersionVector::decode(&mut input)?;
+        let mut names = Origins::default();
+        for _ in 0..input.count(crate::causal::Origin::LEN)? {
+            names.push(input.origin()?);
+        }
+        for _ in 0..input.count(6)? {
+            let (name, row) = read_row(&mut input, &names)?;
+            self.rows.insert(name, row);
+        }
+        input.end()
+    }
+}

@@ -1,0 +1,99 @@
+//! The specification of everything that is kept: computed anew from the rows, and compared.
+//!
+//! Digest, counts, hiding and views are maintained change by change. Here they are recomputed from
+//! scratch, by the shortest code that can be right; tests and the simulator call it at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::commit::Scope;
+use crate::crdt::Slot;
+use crate::dataflow::Change;
+use crate::dataflow::graph::{Graph, Target};
+use crate::engine::Engine;
+use crate::store::{Store, StoreError};
+
+type Elements = BTreeSet<Bytes>;
+
+pub(crate) fn check<S: Store>(engine: &mut Engine<S>) -> Result<(), String> {
+    compare(engine).unwrap_or_else(|error| Err(error.to_string()))
+}
+
+fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, StoreError> {
+    let space = &mut engine.space;
+    let mut digest = 0u128;
+    let mut views: BTreeMap<Target, Elements> = BTreeMap::new();
+    for db in space.databases()? {
+        for name in space.rows_in(&Scope::Db(db))? {
+            let row = space.row(&name)?.clone();
+            digest = digest.wrapping_add(space.hash(&name, &row));
+        }
+        let mut keys = Vec::new();
+        space.visit_headers(db, None, &mut |key, header| {
+            keys.push((Bytes::copy_from_slice(key), header.clone()));
+            ControlFlow::Continue(())
+        })?;
+        let visible = keys.iter().filter(|(_, header)| header.visible().is_some()).count() as u64;
+        if visible != space.count(db) {
+            return Ok(Err(format!("db {db}: {visible} keys are visible, not {}", space.count(db))));
+        }
+        for (key, header) in keys {
+            for state in &header.slots {
+                let (mut rows, mut stored) = (0, 0);
+                space.visit_rows(db, &key, state.slot, &mut |_, row| {
+                    rows += u64::from(row.is_visible(header.hidden));
+                    stored += u64::from(!row.is_empty());
+                    ControlFlow::Continue(())
+                })?;
+                if (rows, stored) != (state.rows, state.stored) {
+                    let kept = (state.rows, state.stored);
+                    return Ok(Err(format!("{db} {key:?}: {:?} but kept {kept:?}", (rows, stored))));
+                }
+            }
+            let mut elements = Elements::new();
+            space.visit_elements(db, &key, &mut |element| {
+                elements.insert(Bytes::copy_from_slice(element));
+                ControlFlow::Continue(())
+            })?;
+            if header.visible() == Some(Slot::Set) {
+                let counted = header.derived.unwrap_or_else(|| header.rows(Slot::Set));
+                if counted != elements.len() as u64 {
+                    return Ok(Err(format!("{db} {key:?}: {} members", elements.len())));
+                }
+            }
+            views.insert((db, key), elements);
+        }
+    }
+    if digest != space.digest() {
+        return Ok(Err("the digest is not the sum over the rows".into()));
+    }
+    let graph = Graph::build(space.bindings());
+    let targets: Vec<Target> = space.bindings().keys().cloned().collect();
+    for target in targets {
+        let Some(node) = graph.node(&target) else { continue };
+        let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
+        for (input, source) in node.definition.sources.iter().enumerate() {
+            for element in views.get(&(target.0, source.clone())).into_iter().flatten() {
+                let mut out = Vec::new();
+                node.step(input, &Change { element: element.clone(), weight: 1 }, &mut out);
+                for change in out {
+                    *weights.entry(change.element).or_insert(0) += change.weight;
+                }
+            }
+        }
+        for (element, weight) in &weights {
+            let kept = space.weight(target.0, &target.1, element)?;
+            if kept != *weight as u64 {
+                return Ok(Err(format!("{target:?}: {element:?} weighs {weight}, kept {kept}")));
+            }
+        }
+        let wanted: Elements = weights.into_keys().collect();
+        let kept = views.get(&target).cloned().unwrap_or_default();
+        if kept != wanted {
+            return Ok(Err(format!("{target:?} is {kept:?}, recomputed {wanted:?}")));
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,66 @@
+//! Replicas that have seen the same commits are equal, whatever the order, the crashes and the state
+//! transfers between; and what is kept is at every moment what would be computed anew.
+
+mod common;
+
+use common::World;
+
+fn history(seed: u64) {
+    let replicas = 2 + (seed % 3) as usize;
+    let mut world = World::new(seed, replicas);
+    for _ in 0..60 {
+        let at = world.rng.below(replicas);
+        world.now += world.rng.below(10) as u64;
+        match world.rng.below(100) {
+            0..50 => world.random_command(at),
+            50..80 => drop(world.deliver(at)),
+            80..86 => world.expire(at),
+            86..90 => {
+                let from = world.rng.below(replicas);
+                if from != at {
+                    world.transfer(from, at);
+                }
+            }
+            90..93 => {
+                world.engine(at).sync().unwrap();
+            }
+            93..96 => {
+                world.crash(at);
+                world.forget_lost();
+            }
+            _ => world.verify(at),
+        }
+        world.check_digests();
+    }
+    world.forget_lost();
+    world.settle();
+    // All deadlines pass everywhere, and their removals reach everybody.
+    world.now += 1_000;
+    for _ in 0..2 {
+        for at in 0..replicas {
+            world.expire(at);
+        }
+        world.settle();
+    }
+    world.check_digests();
+    let first = world.dump(0);
+    for at in 0..replicas {
+        world.verify(at);
+        assert_eq!(world.dump(at), first, "replica {at}");
+    }
+}
+
+#[test]
+fn replicas_converge() {
+    let (from, to) = match std::env::var("SEED") {
+        Ok(seed) => (seed.parse().unwrap(), seed.parse::<u64>().unwrap() + 1),
+        Err(_) => (0, 3_000),
+    };
+    for seed in from..to {
+        let result = std::panic::catch_unwind(|| history(seed));
+        if let Err(panic) = result {
+            eprintln!("SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

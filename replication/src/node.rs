@@ -385,6 +385,7 @@ impl Node {
                 if let Some(place) = self.membership.places.get_mut(&address) {
                     place.failures = 0;
                     place.myself = false;
+                    place.armed = false;
                 }
             }
             PeerCommand::Pause { name } => {
@@ -406,6 +407,7 @@ impl Node {
                 self.membership.resume(name.as_deref(), nodes.into_iter());
                 for place in self.membership.places.values_mut() {
                     place.failures = 0;
+                    place.armed = false;
                 }
             }
         }
@@ -459,6 +461,13 @@ impl Node {
         let Some(link) = self.links.get(&id) else { return Ok(()) };
         let challenges = self.links.values().map(|link| link.hello.challenge);
         if let Err(why) = handshake::check(&link.hello, &hello, challenges) {
+            if why == CloseReason::Myself {
+                // The other end is a link of this node too; without it here its hello would look like a clone's.
+                let other = self.links.iter().find(|(_, l)| l.hello.challenge == hello.challenge);
+                if let Some(other) = other.map(|(other, _)| *other) {
+                    self.drop_link(other, CloseReason::Myself, true, out);
+                }
+            }
             if why == CloseReason::Clone {
                 out.push(Output::Report(PeerEvent::Clone { node: self.origin.node }));
             }
@@ -582,7 +591,9 @@ impl Node {
         link.phase = Phase::Active;
         link.active_since = Some(self.now);
         link.sender.known = welcome.vector.clone();
-        link.sender.open(welcome.window, welcome.catch_up);
+        // What a peer allows does not bind this node to hold that much for a slow socket.
+        let window = welcome.window.min(self.config.window_bytes.saturating_mul(4));
+        link.sender.open(window, welcome.catch_up);
         if self.faults.from_now {
             link.sender.start_at(self.position);
         }

@@ -221,6 +221,8 @@ pub struct World {
     pub bytes: u64,
     pub transfers: u64,
     pub resets: u64,
+    pub grafts: u64,
+    pub refusals: u64,
     pub drop_sealed: u64,
     next_link: u64,
 }
@@ -274,6 +276,8 @@ impl World {
             bytes: 0,
             transfers: 0,
             resets: 0,
+            grafts: 0,
+            refusals: 0,
             drop_sealed: 0,
             next_link: 0,
         };
@@ -379,6 +383,7 @@ impl World {
                         }
                     }
                     Ok(Some(Message::Grafted { commits, .. })) => {
+                        self.grafts += 1;
                         self.payloads += commits.len() as u64;
                     }
                     Ok(_) => {}
@@ -470,6 +475,7 @@ impl World {
                 if it.engine.refused == Some(ticket.epoch) => {}
             Job::Apply { ticket, .. } | Job::Join { ticket, .. } if full => {
                 it.engine.refused = Some(ticket.epoch);
+                self.refusals += 1;
                 self.reply(site, Input::Refused { ticket, why: "full".to_owned() });
             }
             Job::Apply { commits, .. } => {
@@ -628,6 +634,11 @@ impl World {
         let engine = &self.sites[site].engine;
         let count = self.rng.below(engine.synced.saturating_sub(engine.base) + 1);
         let to = engine.base + count;
+        self.sites[site].engine.trim(to);
+    }
+
+    pub fn trim_all(&mut self, site: usize) {
+        let to = self.sites[site].engine.synced;
         self.sites[site].engine.trim(to);
     }
 

@@ -86,7 +86,7 @@ pub struct Config {
     pub dead_after: Millis,
     /// How long a handshake may take.
     pub handshake_after: Millis,
-    /// How long a state transfer may stand still before its link is reset.
+    /// How long a state transfer or a graft may stand still before its link is reset.
     pub transfer_after: Millis,
     /// First and longest delay between attempts to dial.
     pub redial: (Millis, Millis),
@@ -154,6 +154,8 @@ pub enum Planted {
     StaleKnowledge,
     /// The receiver does not wait at markers.
     MarkerIgnored,
+    /// After a refusal the links go on, though they passed items because of what was refused.
+    RefusalForgotten,
 }
 
 /// What happens to a node.
@@ -414,8 +416,11 @@ pub enum CloseReason {
     /// The engine refused what was received.
     #[error("the engine refused a commit: {0}")]
     Refused(String),
-    /// A state transfer stood still.
-    #[error("a state transfer stood still")]
+    /// Too many connections are in their handshake.
+    #[error("too many connections in their handshake")]
+    Strangers,
+    /// A state transfer or a graft stood still.
+    #[error("a state transfer or a graft stood still")]
     Transfer,
     /// A frame that cannot be read.
     #[error("{0}")]

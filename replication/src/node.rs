@@ -22,6 +22,9 @@ use crate::{
 /// Parts of a snapshot that may be under way to a receiver that has not staged them.
 const STATE_AHEAD: u32 = 4;
 
+/// Accepted connections that may be in their handshake at once.
+const MAX_STRANGERS: usize = 64;
+
 /// Which rules are broken on purpose: none, but for tests with the feature `planted`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Faults {
@@ -31,6 +34,7 @@ struct Faults {
     no_barrier: bool,
     stale_knowledge: bool,
     markers_ignored: bool,
+    refusal_forgotten: bool,
 }
 
 impl Faults {
@@ -50,6 +54,7 @@ impl Faults {
             no_barrier: is(Planted::NoBarrier),
             stale_knowledge: is(Planted::StaleKnowledge),
             markers_ignored: is(Planted::MarkerIgnored),
+            refusal_forgotten: is(Planted::RefusalForgotten),
         }
     }
 }
@@ -270,6 +275,10 @@ impl Node {
             Some(CloseReason::Fenced)
         } else if self.membership.all_paused() {
             Some(CloseReason::Paused)
+        } else if link.dialled.is_none()
+            && self.links.values().filter(|link| link.verified().is_none()).count() >= MAX_STRANGERS
+        {
+            Some(CloseReason::Strangers)
         } else {
             None
         };
@@ -836,6 +845,9 @@ impl Node {
         self.submitted = self.sealed.clone();
         self.in_flight.clear();
         self.transfer = None;
+        if self.faults.refusal_forgotten {
+            return;
+        }
         self.drop_all(&CloseReason::Refused(why.to_owned()), out);
     }
 
@@ -855,6 +867,12 @@ impl Node {
                 let Some((head, since)) = link.receiver.head() else { return };
                 let waited = self.now.0.saturating_sub(since.0);
                 match head {
+                    Head::Marker(_)
+                        if link.receiver.graft.is_some()
+                            && waited >= self.config.transfer_after.0 =>
+                    {
+                        self.drop_link(id, CloseReason::Transfer, true, out);
+                    }
                     Head::Marker(_) if waited >= self.config.graft_after.0 => self.graft(id, out),
                     Head::Barrier if waited >= self.config.barrier_after.0 => {
                         self.want_state(id, out);
@@ -1024,6 +1042,12 @@ impl Node {
     }
 
     // ---- the operator ------------------------------------------------------------------------------
+
+    /// How many connected peers are known to have the whole vector (received, not yet durable there).
+    pub fn delivered(&self, vector: &VersionVector) -> usize {
+        let active = self.links.values().filter(|link| link.active().is_some());
+        active.filter(|link| link.sender.known.covers(vector)).count()
+    }
 
     /// One line for each peer and for each address at which nobody was found yet.
     pub fn peers(&self) -> Vec<PeerInfo> {

@@ -47,3 +47,8 @@ fn stale_knowledge() {
 fn marker_ignored() {
     found(Planted::MarkerIgnored);
 }
+
+#[test]
+fn refusal_forgotten() {
+    found(Planted::RefusalForgotten);
+}

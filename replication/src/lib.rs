@@ -154,8 +154,9 @@ pub enum Planted {
     StaleKnowledge,
     /// The receiver does not wait at markers.
     MarkerIgnored,
-    /// After a refusal the links go on, though they passed items because of what was refused.
-    RefusalForgotten,
+    /// After a refusal only links with commits in flight are reset, though others may have passed items
+    /// because of what was refused.
+    RefusalResetsFew,
 }
 
 /// What happens to a node.

@@ -34,7 +34,7 @@ struct Faults {
     no_barrier: bool,
     stale_knowledge: bool,
     markers_ignored: bool,
-    refusal_forgotten: bool,
+    refusal_resets_few: bool,
 }
 
 impl Faults {
@@ -54,7 +54,7 @@ impl Faults {
             no_barrier: is(Planted::NoBarrier),
             stale_knowledge: is(Planted::StaleKnowledge),
             markers_ignored: is(Planted::MarkerIgnored),
-            refusal_forgotten: is(Planted::RefusalForgotten),
+            refusal_resets_few: is(Planted::RefusalResetsFew),
         }
     }
 }
@@ -843,12 +843,17 @@ impl Node {
         // Other links may have passed items because of what was refused, so none of them is sound.
         self.epoch += 1;
         self.submitted = self.sealed.clone();
+        let few = self.in_flight.links();
         self.in_flight.clear();
         self.transfer = None;
-        if self.faults.refusal_forgotten {
+        let why = CloseReason::Refused(why.to_owned());
+        if self.faults.refusal_resets_few {
+            for link in few {
+                self.drop_link(link, why.clone(), true, out);
+            }
             return;
         }
-        self.drop_all(&CloseReason::Refused(why.to_owned()), out);
+        self.drop_all(&why, out);
     }
 
     // ---- time --------------------------------------------------------------------------------------
@@ -988,6 +993,7 @@ impl Node {
                 continue;
             }
             let mut work = Work {
+                link: id,
                 submitted: &mut self.submitted,
                 in_flight: &mut self.in_flight,
                 in_flight_limit: self.config.in_flight_bytes,

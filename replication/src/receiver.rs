@@ -11,20 +11,21 @@ use std::collections::{BTreeMap, VecDeque};
 use lattis_engine::causal::{Millis, NodeId, Origin, VersionVector};
 use lattis_engine::commit::EncodedCommit;
 
+use crate::LinkId;
 use crate::wire::Item;
 
 /// Commits handed to the engine and not yet sealed: bounds the engine's queue.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    commits: VecDeque<(Origin, u64, usize)>,
+    commits: VecDeque<(Origin, u64, usize, LinkId)>,
     bytes: usize,
 }
 
 impl InFlight {
-    fn add(&mut self, commit: &EncodedCommit) {
+    fn add(&mut self, commit: &EncodedCommit, link: LinkId) {
         let bytes = commit.body.len() + 64;
         self.bytes += bytes;
-        self.commits.push_back((commit.origin, commit.last, bytes));
+        self.commits.push_back((commit.origin, commit.last, bytes, link));
     }
 
     fn full(&self, limit: usize) -> bool {
@@ -33,13 +34,18 @@ impl InFlight {
 
     /// Forgets what the sealed vector covers.
     pub fn retire(&mut self, sealed: &VersionVector) {
-        while let Some((origin, last, bytes)) = self.commits.front().copied() {
+        while let Some((origin, last, bytes, _)) = self.commits.front().copied() {
             if sealed.get(&origin) < last {
                 break;
             }
             self.bytes = self.bytes.saturating_sub(bytes);
             self.commits.pop_front();
         }
+    }
+
+    /// The links that the commits came from.
+    pub fn links(&self) -> Vec<LinkId> {
+        self.commits.iter().map(|(_, _, _, link)| *link).collect()
     }
 
     /// Forgets everything.
@@ -50,6 +56,7 @@ impl InFlight {
 
 /// What the receivers of a node work on together.
 pub(crate) struct Work<'a> {
+    pub link: LinkId,
     /// Sealed, and handed to the engine.
     pub submitted: &'a mut VersionVector,
     pub in_flight: &'a mut InFlight,
@@ -201,7 +208,7 @@ impl Receiver {
                             break;
                         }
                         work.submitted.advance(commit.origin, commit.last);
-                        work.in_flight.add(commit);
+                        work.in_flight.add(commit, work.link);
                         done.commits.push(commit.clone());
                     } else {
                         return Err("commit does not follow its predecessor");
@@ -222,7 +229,7 @@ impl Receiver {
                             return Err("marker ends inside a commit");
                         }
                         work.submitted.advance(origin, commit.last);
-                        work.in_flight.add(&commit);
+                        work.in_flight.add(&commit, work.link);
                         done.commits.push(commit);
                     }
                     if work.submitted.get(&origin) < last && !work.ignore_markers {

@@ -49,6 +49,6 @@ fn marker_ignored() {
 }
 
 #[test]
-fn refusal_forgotten() {
-    found(Planted::RefusalForgotten);
+fn refusal_resets_few_links() {
+    found(Planted::RefusalResetsFew);
 }

@@ -51,6 +51,7 @@ pub fn history(seed: u64, change: &dyn Fn(&mut Config)) -> Result<World, String>
     let mut world = World::new(seed, count, config, edges.clone());
     world.max_delay = 2 + rng.below(15);
     world.drop_sealed = rng.below(20);
+    world.corrupt = if rng.chance(30) { rng.below(40) } else { 0 };
     let crashes = rng.chance(70);
     let trims = rng.chance(70);
     let full = rng.chance(30);
@@ -85,6 +86,7 @@ pub fn history(seed: u64, change: &dyn Fn(&mut Config)) -> Result<World, String>
             return Err(violation.clone());
         }
     }
+    world.corrupt = 0;
     world.heal();
     world.heal_engines();
     for _ in 0..100 {

@@ -173,6 +173,7 @@ struct Site {
     links: BTreeMap<LinkId, (usize, usize)>,
     snapshots: BTreeMap<LinkId, VecDeque<Bytes>>,
     full: bool,
+    clean: bool,
 }
 
 struct Conn {
@@ -224,6 +225,9 @@ pub struct World {
     pub grafts: u64,
     pub refusals: u64,
     pub drop_sealed: u64,
+    /// Packets of ten thousand that have a bit flipped.
+    pub corrupt: u64,
+    corrupted: bool,
     next_link: u64,
 }
 
@@ -279,6 +283,8 @@ impl World {
             grafts: 0,
             refusals: 0,
             drop_sealed: 0,
+            corrupt: 0,
+            corrupted: false,
             next_link: 0,
         };
         for (site, id) in ids.into_iter().enumerate() {
@@ -294,6 +300,7 @@ impl World {
                 links: BTreeMap::new(),
                 snapshots: BTreeMap::new(),
                 full: false,
+                clean: false,
             });
             world.at(0, Event::Start { site });
         }
@@ -310,15 +317,19 @@ impl World {
         let config = self.configs[site].clone();
         let it = &mut self.sites[site];
         it.up = true;
-        it.life += 1;
-        it.origin = Origin { node: NodeId(it.id), incarnation: it.life as u32, nonce };
+        if !it.clean {
+            let incarnation = it.origin.incarnation + 1;
+            it.origin = Origin { node: NodeId(it.id), incarnation, nonce };
+        }
         let position = LogPosition(it.engine.position());
         it.node = Some(Node::new(config, it.origin, it.engine.vector.clone(), position));
         self.input(site, Input::Start);
     }
 
-    /// Ends a process; what was not synced is lost in part.
+    /// Ends a process: cleanly, so that it goes on with its incarnation, or losing what was not synced, in
+    /// part.
     pub fn crash(&mut self, site: usize) {
+        let clean = self.rng.chance(25);
         if !self.sites[site].up {
             return;
         }
@@ -331,14 +342,15 @@ impl World {
         it.inbox.clear();
         it.links.clear();
         it.snapshots.clear();
-        let lost = self.rng.below(it.engine.position() - it.engine.synced + 1);
+        it.clean = clean;
+        let unsynced = if clean { 0 } else { it.engine.position() - it.engine.synced };
+        let lost = self.rng.below(unsynced + 1);
         let keep = it.engine.log.len() - lost as usize;
         it.engine.log.truncate(keep);
         it.engine.staging = None;
         it.engine.refused = None;
         it.engine.recompute();
         it.engine.synced = it.engine.position();
-        it.life -= 1;
         for (conn, side) in links {
             self.conns[conn].links[side] = None;
             self.packet(conn, 1 - side, Packet::End);
@@ -356,7 +368,17 @@ impl World {
         }
     }
 
-    fn packet(&mut self, conn: usize, to: usize, packet: Packet) {
+    fn packet(&mut self, conn: usize, to: usize, mut packet: Packet) {
+        if let Packet::Bytes(bytes) = &mut packet
+            && self.rng.below(10_000) < self.corrupt
+            && !bytes.is_empty()
+        {
+            let mut flipped = bytes.to_vec();
+            let at = self.rng.below(flipped.len() as u64) as usize;
+            flipped[at] ^= 1 << self.rng.below(8);
+            *bytes = Bytes::from(flipped);
+            self.corrupted = true;
+        }
         let delay = self.rng.below(self.max_delay) + 1;
         let link = &mut self.conns[conn];
         let at = (self.now + delay).max(link.after[to]);
@@ -580,8 +602,13 @@ impl World {
                         Ok(Some(bytes)) => self.input(site, Input::Frame { link: id, bytes }),
                         Ok(None) => break,
                         Err(error) => {
-                            self.violation.get_or_insert(format!("framer: {error}"));
-                            break;
+                            assert!(self.corrupted, "{error}");
+                            self.conns[conn].links[to] = None;
+                            self.sites[site].links.remove(&id);
+                            self.sites[site].snapshots.remove(&id);
+                            let why = error.to_string();
+                            self.input(site, Input::LinkDown { link: id, why });
+                            self.packet(conn, 1 - to, Packet::End);
                         }
                     }
                 }

@@ -7,6 +7,7 @@
 //! but these two fixed-size messages is parsed before the MAC has been verified in constant time.
 
 use bytes::Bytes;
+use hmac::digest::Key;
 use hmac::{Hmac, KeyInit, Mac};
 use lattis_engine::causal::Origin;
 use sha2::{Digest, Sha256};
@@ -72,16 +73,22 @@ fn state(
     dialler: &Bytes,
     accepter: &Bytes,
 ) -> Hmac<Sha256> {
-    let key = secret.unwrap_or_default();
-    let mut mac = match Hmac::<Sha256>::new_from_slice(key) {
-        Ok(mac) => mac,
-        // HMAC takes keys of any length; were it not so, the hash of the key stands for the key.
-        Err(_) => Hmac::<Sha256>::new(&Default::default()),
-    };
+    let mut mac = keyed(secret.unwrap_or_default());
     mac.update(&[if author_dialled { 1 } else { 2 }]);
     mac.update(dialler);
     mac.update(accepter);
     mac
+}
+
+/// HMAC-SHA256 with a key of any length (RFC 2104: longer than a block, it is hashed; then padded).
+fn keyed(secret: &[u8]) -> Hmac<Sha256> {
+    let mut key = Key::<Hmac<Sha256>>::default();
+    let hashed = Sha256::digest(secret);
+    let short = if secret.len() > key.len() { hashed.as_slice() } else { secret };
+    for (to, from) in key.iter_mut().zip(short) {
+        *to = *from;
+    }
+    Hmac::new(&key)
 }
 
 /// The MAC of an author over both hello frames.
@@ -103,4 +110,22 @@ pub(crate) fn verify(
     tag: &[u8; 32],
 ) -> bool {
     state(secret, author_dialled, dialler, accepter).verify_slice(tag).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_any_length_are_keyed_by_the_standard() {
+        for length in [0, 1, 63, 64, 65, 300] {
+            let secret = vec![7; length];
+            let standard = Hmac::<Sha256>::new_from_slice(&secret);
+            let mut standard = standard.unwrap_or_else(|_| keyed(b"not this"));
+            let mut mine = keyed(&secret);
+            standard.update(b"text");
+            mine.update(b"text");
+            assert_eq!(standard.finalize().into_bytes(), mine.finalize().into_bytes());
+        }
+    }
 }

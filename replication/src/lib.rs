@@ -61,7 +61,7 @@ pub struct Ticket {
     pub number: u64,
 }
 
-/// What a node is told once.
+/// What a node is told once. It cannot be printed: it holds the secret.
 #[derive(Clone)]
 pub struct Config {
     /// Nodes of different clusters do not talk.

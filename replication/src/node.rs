@@ -13,7 +13,8 @@ use crate::peers::{Record, Seals};
 use crate::receiver::{Graft, Head, InFlight, Receiver, Work};
 use crate::sender::{Sender, StateOut};
 use crate::wire::{
-    FrameReader, FrameWriter, HELLO_MAX, Hello, Item, Message, TEXT_MAX, Welcome, before_auth,
+    FRAME_LIMIT, FrameReader, FrameWriter, HELLO_MAX, Hello, Item, Message, TEXT_MAX, Welcome,
+    before_auth,
 };
 use crate::{
     CloseReason, Config, Input, LinkId, Output, PeerCommand, PeerEvent, PeerInfo, Ticket, Timer,
@@ -138,11 +139,14 @@ pub struct Node {
 impl Node {
     /// A node whose engine writes as `origin`, and whose log ends at `position` with `vector`.
     pub fn new(
-        config: Config,
+        mut config: Config,
         origin: Origin,
         vector: VersionVector,
         position: LogPosition,
     ) -> Node {
+        config.window_bytes = config.window_bytes.max(1);
+        config.heartbeat.0 = config.heartbeat.0.max(1);
+        config.max_frame = config.max_frame.clamp(HELLO_MAX, FRAME_LIMIT);
         let mut membership = Membership::new(config.redial.0, config.redial.1);
         for address in &config.peers {
             membership.add(address);

@@ -1,0 +1,736 @@
+//! A deterministic world for nodes: engines that are a log and a vector, connections that delay, stall,
+//! break and deliver every message as bytes, crashes that lose a log's suffix, trimmed logs. Causality is
+//! checked by a shadow: what each commit's writer had seen, kept apart from everything that replicates.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use lattis_engine::causal::{LogPosition, Millis, NodeId, Origin, VersionVector};
+use lattis_engine::codec::{Reader, Writer};
+use lattis_engine::commit::{EncodedCommit, LogEntry};
+use lattis_replication::wire::{FrameReader, Item, Message};
+use lattis_replication::{Config, Framer, Input, LinkId, Node, Output, PeerEvent, Ticket, Timer};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+pub struct Rng(ChaCha8Rng);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(ChaCha8Rng::seed_from_u64(seed))
+    }
+    pub fn below(&mut self, n: u64) -> u64 {
+        u64::from(self.0.next_u32()) % n.max(1)
+    }
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What a commit's writer had seen, and its length: known to the checker only.
+#[derive(Default)]
+pub struct Shadow {
+    causes: BTreeMap<(Origin, u64), (u64, VersionVector)>,
+}
+
+#[derive(Default)]
+struct Engine {
+    vector: VersionVector,
+    /// Position before the first entry.
+    base: u64,
+    log: Vec<LogEntry>,
+    synced: u64,
+    staging: Option<(Ticket, Vec<u8>)>,
+    refused: Option<u64>,
+}
+
+fn body_of(origin: Origin, first: u64, length: usize) -> Bytes {
+    let fill = (origin.node.0 ^ u64::from(origin.incarnation) << 3 ^ first) as u8;
+    Bytes::from(vec![fill; length])
+}
+
+impl Engine {
+    fn position(&self) -> u64 {
+        self.base + self.log.len() as u64
+    }
+
+    fn recompute(&mut self) {
+        self.vector = VersionVector::new();
+        for entry in &self.log {
+            entry.advance(&mut self.vector);
+        }
+    }
+
+    fn write(&mut self, origin: Origin, effects: u64, length: usize, shadow: &mut Shadow) {
+        let first = self.vector.get(&origin) + 1;
+        let last = first + effects - 1;
+        shadow.causes.insert((origin, first), (last, self.vector.clone()));
+        let body = body_of(origin, first, length);
+        self.log.push(LogEntry::Commit(EncodedCommit { origin, first, last, body }));
+        self.vector.advance(origin, last);
+    }
+
+    fn apply(&mut self, commit: &EncodedCommit, shadow: &Shadow) -> Result<(), String> {
+        let have = self.vector.get(&commit.origin);
+        if commit.last <= have {
+            return Ok(());
+        }
+        if commit.first != have + 1 {
+            return Err(format!("gap: {}:{} over {have}", commit.origin, commit.first));
+        }
+        let (last, causes) = &shadow.causes[&(commit.origin, commit.first)];
+        if *last != commit.last
+            || commit.body != body_of(commit.origin, commit.first, commit.body.len())
+        {
+            return Err("content".to_owned());
+        }
+        if !self.vector.covers(causes) {
+            return Err(format!("causality: {}:{}", commit.origin, commit.first));
+        }
+        self.vector.advance(commit.origin, commit.last);
+        self.log.push(LogEntry::Commit(commit.clone()));
+        Ok(())
+    }
+
+    fn trim(&mut self, to: u64) {
+        let count = to.saturating_sub(self.base) as usize;
+        if count == 0 || to > self.synced {
+            return;
+        }
+        let mut floor = VersionVector::new();
+        for entry in &self.log[..count] {
+            entry.advance(&mut floor);
+        }
+        self.log.splice(..count, [LogEntry::Barrier(floor)]);
+        self.base = to - 1;
+    }
+
+    fn read(&self, after: u64, limit: usize) -> (u64, Vec<LogEntry>) {
+        let from = after.max(self.base);
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for entry in self.log.iter().skip((from - self.base) as usize) {
+            if bytes > limit {
+                break;
+            }
+            bytes += match entry {
+                LogEntry::Commit(commit) => 30 + commit.body.len(),
+                LogEntry::Barrier(_) => 100,
+            };
+            entries.push(entry.clone());
+        }
+        if entries.is_empty() { (after, entries) } else { (from + entries.len() as u64, entries) }
+    }
+
+    fn commits(
+        &self,
+        origin: Origin,
+        from: u64,
+        to: u64,
+        limit: usize,
+    ) -> (Vec<EncodedCommit>, bool) {
+        let mut next = from;
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for entry in &self.log {
+            if let LogEntry::Commit(commit) = entry
+                && commit.origin == origin
+                && commit.first == next
+                && next <= to
+            {
+                if bytes > limit {
+                    return (found, false);
+                }
+                bytes += commit.body.len() + 30;
+                next = commit.last + 1;
+                found.push(commit.clone());
+            }
+        }
+        (found, next <= to)
+    }
+}
+
+enum Job {
+    Apply { ticket: Ticket, commits: Vec<EncodedCommit> },
+    Join { ticket: Ticket, part: Bytes, last: bool },
+    ReadLog { link: LinkId, after: u64, limit: usize },
+    ReadCommits { link: LinkId, ticket: u64, origin: Origin, from: u64, to: u64, limit: usize },
+    ReadState { link: LinkId, resume: bool },
+}
+
+struct Site {
+    id: u64,
+    up: bool,
+    /// Counts lives, so that events of earlier ones are ignored.
+    life: u64,
+    origin: Origin,
+    engine: Engine,
+    node: Option<Node>,
+    jobs: VecDeque<Job>,
+    /// Inputs from the engine, in order.
+    inbox: VecDeque<Input>,
+    links: BTreeMap<LinkId, (usize, usize)>,
+    snapshots: BTreeMap<LinkId, VecDeque<Bytes>>,
+    full: bool,
+    clean: bool,
+}
+
+struct Conn {
+    sites: [usize; 2],
+    links: [Option<LinkId>; 2],
+    /// No delivery towards that side before this time.
+    after: [u64; 2],
+    framers: [Framer; 2],
+    tap: [FrameReader; 2],
+    open: bool,
+    held: [VecDeque<Packet>; 2],
+}
+
+enum Packet {
+    Bytes(Bytes),
+    End,
+}
+
+enum Event {
+    Timer { site: usize, life: u64, timer: Timer },
+    Dial { site: usize, life: u64, address: String },
+    Packet { conn: usize, to: usize, packet: Packet },
+    Engine { site: usize, life: u64 },
+    Inbox { site: usize, life: u64 },
+    Start { site: usize },
+}
+
+pub struct World {
+    pub rng: Rng,
+    node_rng: ChaCha8Rng,
+    pub now: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    counter: u64,
+    sites: Vec<Site>,
+    conns: Vec<Conn>,
+    /// Pairs that can talk at all.
+    pub edges: BTreeSet<(usize, usize)>,
+    /// Pairs that cannot talk now.
+    pub cut: BTreeSet<(usize, usize)>,
+    pub shadow: Shadow,
+    configs: Vec<Config>,
+    pub max_delay: u64,
+    pub violation: Option<String>,
+    pub payloads: u64,
+    pub markers: u64,
+    pub bytes: u64,
+    pub transfers: u64,
+    pub resets: u64,
+    pub grafts: u64,
+    pub refusals: u64,
+    pub drop_sealed: u64,
+    /// Packets of ten thousand that have a bit flipped.
+    pub corrupt: u64,
+    corrupted: bool,
+    next_link: u64,
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+impl World {
+    pub fn new(seed: u64, count: usize, base: Config, edges: BTreeSet<(usize, usize)>) -> World {
+        let mut rng = Rng::new(seed);
+        let mut configs = Vec::new();
+        for site in 0..count {
+            let mut config = base.clone();
+            config.node_name = format!("n{site}");
+            config.address = format!("{site}");
+            for (a, b) in &edges {
+                let both = rng.chance(50);
+                if *a == site && (both || (a + b) % 2 == 0)
+                    || *b == site && (both || (a + b) % 2 == 1)
+                {
+                    config.peers.push(format!("{}", a + b - site));
+                }
+            }
+            configs.push(config);
+        }
+        // An edge that neither end would dial.
+        for (a, b) in &edges {
+            let (x, y) = (format!("{a}"), format!("{b}"));
+            if !configs[*a].peers.contains(&y) && !configs[*b].peers.contains(&x) {
+                configs[*a].peers.push(y);
+            }
+        }
+        let ids: Vec<u64> = (0..count).map(|_| rng.below(1 << 30) + 1).collect();
+        let mut world = World {
+            node_rng: ChaCha8Rng::seed_from_u64(seed ^ 0x5eed),
+            rng,
+            now: 1000,
+            events: BTreeMap::new(),
+            counter: 0,
+            sites: Vec::new(),
+            conns: Vec::new(),
+            edges,
+            cut: BTreeSet::new(),
+            shadow: Shadow::default(),
+            configs,
+            max_delay: 5,
+            violation: None,
+            payloads: 0,
+            markers: 0,
+            bytes: 0,
+            transfers: 0,
+            resets: 0,
+            grafts: 0,
+            refusals: 0,
+            drop_sealed: 0,
+            corrupt: 0,
+            corrupted: false,
+            next_link: 0,
+        };
+        for (site, id) in ids.into_iter().enumerate() {
+            world.sites.push(Site {
+                id,
+                up: false,
+                life: 0,
+                origin: Origin::default(),
+                engine: Engine::default(),
+                node: None,
+                jobs: VecDeque::new(),
+                inbox: VecDeque::new(),
+                links: BTreeMap::new(),
+                snapshots: BTreeMap::new(),
+                full: false,
+                clean: false,
+            });
+            world.at(0, Event::Start { site });
+        }
+        world
+    }
+
+    fn at(&mut self, after: u64, event: Event) {
+        self.counter += 1;
+        self.events.insert((self.now + after, self.counter), event);
+    }
+
+    fn start(&mut self, site: usize) {
+        let nonce = self.rng.below(1 << 30);
+        let config = self.configs[site].clone();
+        let it = &mut self.sites[site];
+        it.up = true;
+        if !it.clean {
+            let incarnation = it.origin.incarnation + 1;
+            it.origin = Origin { node: NodeId(it.id), incarnation, nonce };
+        }
+        let position = LogPosition(it.engine.position());
+        it.node = Some(Node::new(config, it.origin, it.engine.vector.clone(), position));
+        self.input(site, Input::Start);
+    }
+
+    /// Ends a process: cleanly, so that it goes on with its incarnation, or losing what was not synced, in
+    /// part.
+    pub fn crash(&mut self, site: usize) {
+        let clean = self.rng.chance(25);
+        if !self.sites[site].up {
+            return;
+        }
+        let links: Vec<(usize, usize)> = self.sites[site].links.values().copied().collect();
+        let it = &mut self.sites[site];
+        it.up = false;
+        it.life += 1;
+        it.node = None;
+        it.jobs.clear();
+        it.inbox.clear();
+        it.links.clear();
+        it.snapshots.clear();
+        it.clean = clean;
+        let unsynced = if clean { 0 } else { it.engine.position() - it.engine.synced };
+        let lost = self.rng.below(unsynced + 1);
+        let keep = it.engine.log.len() - lost as usize;
+        it.engine.log.truncate(keep);
+        it.engine.staging = None;
+        it.engine.refused = None;
+        it.engine.recompute();
+        it.engine.synced = it.engine.position();
+        for (conn, side) in links {
+            self.conns[conn].links[side] = None;
+            self.packet(conn, 1 - side, Packet::End);
+        }
+        let after = self.rng.below(200);
+        self.at(after, Event::Start { site });
+    }
+
+    pub fn input(&mut self, site: usize, input: Input) {
+        let Some(node) = &mut self.sites[site].node else { return };
+        let mut out = Vec::new();
+        node.handle(Millis(self.now), input, &mut self.node_rng, &mut out);
+        for output in out {
+            self.output(site, output);
+        }
+    }
+
+    fn packet(&mut self, conn: usize, to: usize, mut packet: Packet) {
+        if let Packet::Bytes(bytes) = &mut packet
+            && self.rng.below(10_000) < self.corrupt
+            && !bytes.is_empty()
+        {
+            let mut flipped = bytes.to_vec();
+            let at = self.rng.below(flipped.len() as u64) as usize;
+            flipped[at] ^= 1 << self.rng.below(8);
+            *bytes = Bytes::from(flipped);
+            self.corrupted = true;
+        }
+        let delay = self.rng.below(self.max_delay) + 1;
+        let link = &mut self.conns[conn];
+        let at = (self.now + delay).max(link.after[to]);
+        link.after[to] = at;
+        self.at(at - self.now, Event::Packet { conn, to, packet });
+    }
+
+    fn output(&mut self, site: usize, output: Output) {
+        let life = self.sites[site].life;
+        match output {
+            Output::Send { link, frame } => {
+                let Some((conn, side)) = self.sites[site].links.get(&link).copied() else { return };
+                self.bytes += frame.len() as u64 + 4;
+                let mut bytes = Framer::prefix(&frame).to_vec();
+                bytes.extend_from_slice(&frame);
+                match self.conns[conn].tap[side].read(&frame) {
+                    Ok(Some(Message::Stream(items))) => {
+                        for item in items {
+                            match item {
+                                Item::Commit(_) => self.payloads += 1,
+                                Item::Marker { .. } => self.markers += 1,
+                                Item::Barrier(_) => {}
+                            }
+                        }
+                    }
+                    Ok(Some(Message::Grafted { commits, .. })) => {
+                        self.grafts += 1;
+                        self.payloads += commits.len() as u64;
+                    }
+                    Ok(_) => {}
+                    Err(error) => self.violation = Some(format!("unreadable: {error}")),
+                }
+                let mut bytes = Bytes::from(bytes);
+                if self.rng.chance(10) {
+                    let at = self.rng.below(bytes.len() as u64) as usize;
+                    let head = bytes.split_to(at);
+                    self.packet(conn, 1 - side, Packet::Bytes(head));
+                }
+                self.packet(conn, 1 - side, Packet::Bytes(bytes));
+            }
+            Output::Close { link, .. } => {
+                self.resets += 1;
+                if let Some((conn, side)) = self.sites[site].links.remove(&link) {
+                    self.sites[site].snapshots.remove(&link);
+                    self.conns[conn].links[side] = None;
+                    self.packet(conn, 1 - side, Packet::End);
+                }
+            }
+            Output::Dial { address } => {
+                let after = self.rng.below(self.max_delay);
+                self.at(after, Event::Dial { site, life, address });
+            }
+            Output::Arm { after, timer } => self.at(after.0, Event::Timer { site, life, timer }),
+            Output::Apply { ticket, commits, .. } => {
+                self.job(site, Job::Apply { ticket, commits });
+            }
+            Output::Join { ticket, part, last, .. } => {
+                self.job(site, Job::Join { ticket, part, last });
+            }
+            Output::ReadLog { link, after, limit_bytes, .. } => {
+                self.job(site, Job::ReadLog { link, after: after.0, limit: limit_bytes });
+            }
+            Output::ReadCommits { link, ticket, origin, from, to, limit_bytes } => {
+                let limit = limit_bytes;
+                self.job(site, Job::ReadCommits { link, ticket, origin, from, to, limit });
+            }
+            Output::ReadState { link, resume, .. } => {
+                self.job(site, Job::ReadState { link, resume });
+            }
+            Output::Report(event) => {
+                if let PeerEvent::Fenced { .. } | PeerEvent::Clone { .. } = event {
+                    self.violation.get_or_insert(format!("{event:?}"));
+                }
+                if std::env::var_os("TRACE").is_some() {
+                    println!("{} n{site} {event:?}", self.now);
+                }
+            }
+        }
+    }
+
+    fn job(&mut self, site: usize, job: Job) {
+        let life = self.sites[site].life;
+        self.sites[site].jobs.push_back(job);
+        let after = self.rng.below(3);
+        self.at(after, Event::Engine { site, life });
+    }
+
+    fn reply(&mut self, site: usize, input: Input) {
+        let life = self.sites[site].life;
+        self.sites[site].inbox.push_back(input);
+        let after = self.rng.below(3);
+        self.at(after, Event::Inbox { site, life });
+    }
+
+    fn seal(&mut self, site: usize, from: u64) {
+        let engine = &self.sites[site].engine;
+        let position = engine.position();
+        if position == from {
+            return;
+        }
+        let mut entries = engine.log[(from - engine.base) as usize..].to_vec();
+        let vector = engine.vector.clone();
+        if self.rng.chance(self.drop_sealed) {
+            entries.clear();
+        }
+        self.reply(site, Input::Sealed { position: LogPosition(position), vector, entries });
+    }
+
+    fn engine(&mut self, site: usize) {
+        let full = self.sites[site].full && self.rng.chance(30);
+        let it = &mut self.sites[site];
+        let Some(job) = it.jobs.pop_front() else { return };
+        let before = it.engine.position();
+        match job {
+            Job::Apply { ticket, .. } | Job::Join { ticket, .. }
+                if it.engine.refused == Some(ticket.epoch) => {}
+            Job::Apply { ticket, .. } | Job::Join { ticket, .. } if full => {
+                it.engine.refused = Some(ticket.epoch);
+                self.refusals += 1;
+                self.reply(site, Input::Refused { ticket, why: "full".to_owned() });
+            }
+            Job::Apply { commits, .. } => {
+                for commit in commits {
+                    if let Err(why) = it.engine.apply(&commit, &self.shadow) {
+                        self.violation.get_or_insert(why);
+                        return;
+                    }
+                }
+                self.seal(site, before);
+            }
+            Job::Join { ticket, part, last } => {
+                let staged = match it.engine.staging.take() {
+                    Some((of, staged)) if of == ticket => staged,
+                    _ => Vec::new(),
+                };
+                let whole: Vec<u8> = staged.into_iter().chain(part).collect();
+                if last {
+                    let other = VersionVector::decode(&mut Reader::new(&whole)).unwrap();
+                    it.engine.vector.join(&other);
+                    let barrier = LogEntry::Barrier(it.engine.vector.clone());
+                    it.engine.log.push(barrier);
+                    self.transfers += 1;
+                    self.seal(site, before);
+                } else {
+                    it.engine.staging = Some((ticket, whole));
+                    self.reply(site, Input::Staged { ticket });
+                }
+            }
+            Job::ReadLog { link, after, limit } => {
+                let (upto, entries) = it.engine.read(after, limit);
+                self.reply(site, Input::LogChunk { link, upto: LogPosition(upto), entries });
+            }
+            Job::ReadCommits { link, ticket, origin, from, to, limit } => {
+                let (commits, truncated) = it.engine.commits(origin, from, to, limit);
+                self.reply(site, Input::Grafted { link, ticket, commits, truncated });
+            }
+            Job::ReadState { link, resume } => {
+                if !resume {
+                    let mut out = Writer::new();
+                    it.engine.vector.encode(&mut out);
+                    let whole = out.finish();
+                    let parts = whole.chunks(16).map(Bytes::copy_from_slice).collect();
+                    it.snapshots.insert(link, parts);
+                }
+                let parts = it.snapshots.entry(link).or_default();
+                let bytes = parts.pop_front().unwrap_or_default();
+                let last = parts.is_empty();
+                self.reply(site, Input::StateChunk { link, bytes, last });
+            }
+        }
+    }
+
+    fn dial(&mut self, site: usize, address: String) {
+        let to: usize = address.parse().unwrap();
+        let edge = pair(site, to);
+        if !self.edges.contains(&edge) || self.cut.contains(&edge) || !self.sites[to].up {
+            let why = "unreachable".to_owned();
+            return self.input(site, Input::DialFailed { address, why });
+        }
+        let mut link = || {
+            self.next_link += 1;
+            LinkId(self.next_link)
+        };
+        let (mine, theirs) = (link(), link());
+        let conn = self.conns.len();
+        let max = self.configs[site].max_frame;
+        self.conns.push(Conn {
+            sites: [site, to],
+            links: [Some(mine), Some(theirs)],
+            after: [self.now; 2],
+            framers: [Framer::new(max), Framer::new(max)],
+            tap: [FrameReader::new(1 << 26), FrameReader::new(1 << 26)],
+            open: true,
+            held: [VecDeque::new(), VecDeque::new()],
+        });
+        self.sites[site].links.insert(mine, (conn, 0));
+        self.sites[to].links.insert(theirs, (conn, 1));
+        self.input(to, Input::LinkUp { link: theirs, dialled: None });
+        self.input(site, Input::LinkUp { link: mine, dialled: Some(address) });
+    }
+
+    fn deliver(&mut self, conn: usize, to: usize, packet: Packet) {
+        let link = &mut self.conns[conn];
+        if self.cut.contains(&pair(link.sites[0], link.sites[1])) {
+            link.held[to].push_back(packet);
+            return;
+        }
+        let site = link.sites[to];
+        let Some(id) = link.links[to] else { return };
+        match packet {
+            Packet::End => {
+                link.links[to] = None;
+                self.sites[site].links.remove(&id);
+                self.sites[site].snapshots.remove(&id);
+                self.input(site, Input::LinkDown { link: id, why: "reset".to_owned() });
+            }
+            Packet::Bytes(bytes) => {
+                link.framers[to].push(bytes);
+                while self.conns[conn].links[to].is_some() {
+                    match self.conns[conn].framers[to].next_frame() {
+                        Ok(Some(bytes)) => self.input(site, Input::Frame { link: id, bytes }),
+                        Ok(None) => break,
+                        Err(error) => {
+                            assert!(self.corrupted, "{error}");
+                            self.conns[conn].links[to] = None;
+                            self.sites[site].links.remove(&id);
+                            self.sites[site].snapshots.remove(&id);
+                            let why = error.to_string();
+                            self.input(site, Input::LinkDown { link: id, why });
+                            self.packet(conn, 1 - to, Packet::End);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Breaks one connection at both ends.
+    pub fn reset(&mut self, conn: usize) {
+        for to in 0..2 {
+            self.packet(conn, to, Packet::End);
+        }
+    }
+
+    pub fn conn_count(&self) -> usize {
+        self.conns.len()
+    }
+
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        for conn in 0..self.conns.len() {
+            for to in 0..2 {
+                for packet in std::mem::take(&mut self.conns[conn].held[to]) {
+                    self.deliver(conn, to, packet);
+                }
+            }
+        }
+    }
+
+    pub fn write(&mut self, site: usize, commits: u64) {
+        if !self.sites[site].up {
+            return;
+        }
+        let before = self.sites[site].engine.position();
+        for _ in 0..commits {
+            let effects = 1 + self.rng.below(3);
+            let length = if self.rng.chance(2) { 3000 } else { self.rng.below(40) };
+            let it = &mut self.sites[site];
+            it.engine.write(it.origin, effects, length as usize, &mut self.shadow);
+        }
+        self.seal(site, before);
+    }
+
+    pub fn sync(&mut self, site: usize) {
+        let engine = &mut self.sites[site].engine;
+        engine.synced = engine.position();
+    }
+
+    pub fn trim(&mut self, site: usize) {
+        let engine = &self.sites[site].engine;
+        let count = self.rng.below(engine.synced.saturating_sub(engine.base) + 1);
+        let to = engine.base + count;
+        self.sites[site].engine.trim(to);
+    }
+
+    pub fn trim_all(&mut self, site: usize) {
+        let to = self.sites[site].engine.synced;
+        self.sites[site].engine.trim(to);
+    }
+
+    pub fn set_full(&mut self, site: usize, full: bool) {
+        self.sites[site].full = full;
+    }
+
+    pub fn heal_engines(&mut self) {
+        for site in &mut self.sites {
+            site.full = false;
+        }
+    }
+
+    /// Runs the events of the next `span` ms.
+    pub fn run(&mut self, span: u64) {
+        let until = self.now + span;
+        while self.violation.is_none() {
+            let Some(entry) = self.events.first_entry() else { break };
+            if entry.key().0 > until {
+                break;
+            }
+            self.now = entry.key().0;
+            match entry.remove() {
+                Event::Start { site } => self.start(site),
+                Event::Timer { site, life, timer } if self.lives(site, life) => {
+                    self.input(site, Input::Timer(timer));
+                }
+                Event::Dial { site, life, address } if self.lives(site, life) => {
+                    self.dial(site, address);
+                }
+                Event::Engine { site, life } if self.lives(site, life) => self.engine(site),
+                Event::Inbox { site, life } if self.lives(site, life) => {
+                    if let Some(input) = self.sites[site].inbox.pop_front() {
+                        self.input(site, input);
+                    }
+                }
+                Event::Packet { conn, to, packet } => self.deliver(conn, to, packet),
+                _ => {}
+            }
+        }
+        self.now = until;
+    }
+
+    fn lives(&self, site: usize, life: u64) -> bool {
+        self.sites[site].up && self.sites[site].life == life
+    }
+
+    pub fn converged(&self) -> bool {
+        let first = &self.sites[0].engine.vector;
+        self.sites.iter().all(|site| site.up && site.engine.vector == *first)
+    }
+
+    pub fn node(&self, site: usize) -> &Node {
+        self.sites[site].node.as_ref().unwrap()
+    }
+
+    pub fn vector(&self, site: usize) -> &VersionVector {
+        &self.sites[site].engine.vector
+    }
+
+    pub fn count(&self) -> usize {
+        self.sites.len()
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.shadow.causes.len() as u64
+    }
+}

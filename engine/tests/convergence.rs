@@ -31,6 +31,9 @@ fn history(seed: u64) {
             _ => world.verify(at),
         }
         world.check_digests();
+        if std::env::var("PARANOID").is_ok() {
+            world.verify(at);
+        }
     }
     world.forget_lost();
     world.settle();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::ops::{self, Operator};
 use super::{Change, Definition};
-use crate::causal::{Dot, Hlc};
+use crate::causal::Hlc;
 use crate::row::{Row, Sibling};
 
 /// A key by db and name.
@@ -21,7 +21,6 @@ pub(crate) type Target = (u16, Bytes);
 /// One active binding.
 pub(crate) struct Node {
     pub(crate) definition: Definition,
-    pub(crate) dot: Dot,
     operator: Box<dyn Operator>,
     /// Evaluations that failed since start, for BIND.LIST.
     errors: Cell<u64>,
@@ -72,7 +71,7 @@ impl Graph {
                 None => Err(format!("unknown operator {}", definition.operator)),
             };
             match built {
-                Ok(operator) => graph.add(target, sibling.dot, definition, operator),
+                Ok(operator) => graph.add(target, definition, operator),
                 Err(why) => {
                     graph.suspended.insert(target.clone(), why);
                 }
@@ -81,12 +80,12 @@ impl Graph {
         graph
     }
 
-    fn add(&mut self, target: &Target, dot: Dot, def: Definition, operator: Box<dyn Operator>) {
+    fn add(&mut self, target: &Target, def: Definition, operator: Box<dyn Operator>) {
         for (input, source) in def.sources.iter().enumerate() {
             let feeds = self.feeds.entry((target.0, source.clone())).or_default();
             feeds.push((target.clone(), input));
         }
-        let node = Node { definition: def, dot, operator, errors: Cell::new(0) };
+        let node = Node { definition: def, operator, errors: Cell::new(0) };
         self.active.insert(target.clone(), node);
     }
 
@@ -138,7 +137,7 @@ impl Graph {
     /// binding is another, and all that they feed, in an order in which sources come first.
     pub(crate) fn changed(&self, next: &Graph) -> Vec<Target> {
         let differs = |target: &Target| match (self.node(target), next.node(target)) {
-            (Some(old), Some(new)) => old.dot != new.dot,
+            (Some(old), Some(new)) => old.definition != new.definition,
             (None, None) => false,
             _ => true,
         };

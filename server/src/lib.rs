@@ -1,1 +1,29 @@
-//! The server.
+//! The Lattis server: the Redis protocol in front of the engine.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | options, one record each |
+//! | [`commands`] | the command table, one file per group |
+//! | [`net`] | request scanner, reply sink, connections |
+//! | [`session`], [`watch`], [`cursors`] | what is remembered of clients |
+//! | [`world`], [`stats`] | what commands see of the server |
+//! | [`tick`] | the thread that owns the engine and the client sockets |
+//! | [`sync`] | `appendfsync everysec` |
+//! | [`port`], [`peers`] | queues to the peers' thread, and that thread |
+//! | [`run`] | starting and stopping |
+
+pub mod commands;
+pub mod config;
+pub mod cursors;
+pub mod data;
+pub mod glob;
+pub mod net;
+pub mod peers;
+pub mod port;
+pub mod run;
+pub mod session;
+pub mod stats;
+pub mod sync;
+pub mod tick;
+pub mod watch;
+pub mod world;

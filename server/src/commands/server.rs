@@ -1,0 +1,812 @@
+//! The server: INFO, CONFIG, COMMAND, TIME, MEMORY, DEBUG, SHUTDOWN.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lattis_engine::crdt::Kind;
+
+use super::connection::REDIS_VERSION;
+use super::{
+    Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, all, find, find_in,
+    flag, help, resolve,
+};
+use crate::config::{self, OPTIONS};
+use crate::glob;
+use crate::net::reply::{Reply, Shape};
+use crate::stats::COUNTERS;
+
+// ---- INFO
+
+const SECTIONS: [&str; 8] =
+    ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "keyspace"];
+
+fn info(call: &mut Call<'_, '_>) -> CommandResult {
+    let wanted = |section: &str| {
+        call.args.len() == 1
+            || call.args.from(1).any(|word| {
+                [section, "all", "default", "everything"]
+                    .iter()
+                    .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+            })
+    };
+    let sections: Vec<&str> = SECTIONS.into_iter().filter(|section| wanted(section)).collect();
+    let mut text = String::new();
+    for section in sections {
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        for line in section_lines(call, section)? {
+            text.push_str(&line);
+            text.push_str("\r\n");
+        }
+    }
+    call.reply.verbatim(text.as_bytes());
+    Ok(())
+}
+
+fn section_lines(call: &mut Call<'_, '_>, section: &str) -> Result<Vec<String>, CommandError> {
+    let mut lines = Vec::new();
+    let world = &*call.world;
+    let uptime = world.instant.saturating_duration_since(world.started).as_secs();
+    match section {
+        "server" => {
+            lines.push("# Server".into());
+            lines.push(format!("redis_version:{REDIS_VERSION}"));
+            lines.push(format!("lattis_version:{}", env!("CARGO_PKG_VERSION")));
+            lines.push("redis_mode:standalone".into());
+            lines.push(format!("os:{} {}", std::env::consts::OS, std::env::consts::ARCH));
+            lines.push(format!("arch_bits:{}", usize::BITS));
+            lines.push("multiplexing_api:epoll".into());
+            lines.push(format!("process_id:{}", std::process::id()));
+            lines.push(format!("run_id:{}", world.run_id));
+            lines.push(format!("tcp_port:{}", world.config.port));
+            lines.push(format!("server_time_usec:{}", unix_micros()));
+            lines.push(format!("uptime_in_seconds:{uptime}"));
+            lines.push(format!("uptime_in_days:{}", uptime / 86_400));
+            lines.push("hz:10".into());
+            lines.push("configured_hz:10".into());
+            lines.push(format!("node_name:{}", world.config.node_name));
+            lines.push(format!("node_id:{}", world.facts.origin.node));
+            lines.push(format!("incarnation:{}", world.facts.origin.incarnation));
+        }
+        "clients" => {
+            let clients = world.clients.iter().flatten();
+            let largest = |f: fn(&crate::world::Client) -> usize| clients.clone().map(f).max();
+            lines.push("# Clients".into());
+            lines.push(format!("connected_clients:{}", clients.clone().count()));
+            lines.push("cluster_connections:0".into());
+            lines.push(format!("maxclients:{}", world.config.maxclients));
+            let input = largest(|c| c.input).unwrap_or(0);
+            lines.push(format!("client_recent_max_input_buffer:{input}"));
+            let output = largest(|c| c.output).unwrap_or(0);
+            lines.push(format!("client_recent_max_output_buffer:{output}"));
+            lines.push(format!("blocked_clients:{}", world.blocked_clients));
+            lines.push("tracking_clients:0".into());
+            lines.push("clients_in_timeout_table:0".into());
+        }
+        "memory" => {
+            let resident = resident_bytes();
+            lines.push("# Memory".into());
+            lines.push(format!("used_memory:{resident}"));
+            lines.push(format!("used_memory_human:{}", human(resident)));
+            lines.push(format!("used_memory_rss:{resident}"));
+            lines.push(format!("used_memory_rss_human:{}", human(resident)));
+            lines.push("maxmemory:0".into());
+            lines.push("maxmemory_human:0B".into());
+            lines.push("maxmemory_policy:noeviction".into());
+        }
+        "persistence" => {
+            let status = if world.refuse_writes.is_none() { "ok" } else { "err" };
+            lines.push("# Persistence".into());
+            lines.push("loading:0".into());
+            lines.push("async_loading:0".into());
+            lines.push("rdb_bgsave_in_progress:0".into());
+            lines.push("rdb_last_bgsave_status:ok".into());
+            lines.push("aof_enabled:1".into());
+            lines.push("aof_rewrite_in_progress:0".into());
+            lines.push(format!("aof_last_write_status:{status}"));
+        }
+        "stats" => {
+            lines.push("# Stats".into());
+            for record in &COUNTERS {
+                lines.push(format!("{}:{}", record.name, world.stats.get(record.counter)));
+            }
+            lines.push("evicted_keys:0".into());
+            lines.push("pubsub_channels:0".into());
+            lines.push("pubsub_patterns:0".into());
+        }
+        "replication" => {
+            lines.push("# Replication".into());
+            lines.push("role:master".into());
+            lines.push("connected_slaves:0".into());
+            lines.push("master_failover_state:no-failover".into());
+            lines.push(format!("master_replid:{}", world.run_id));
+            lines.push(format!("master_repl_offset:{}", world.facts.position));
+            lines.push(format!("digest:{:032x}", world.facts.digest));
+        }
+        "cpu" => {
+            let (user, system) = cpu_seconds();
+            lines.push("# CPU".into());
+            lines.push(format!("used_cpu_sys:{system:.6}"));
+            lines.push(format!("used_cpu_user:{user:.6}"));
+            lines.push("used_cpu_sys_children:0.000000".into());
+            lines.push("used_cpu_user_children:0.000000".into());
+        }
+        _ => {
+            lines.push("# Keyspace".into());
+            for db in 0..call.world.config.databases {
+                let keys = call.txn.db_size(db).on(b"")?;
+                if keys > 0 {
+                    lines.push(format!("db{db}:keys={keys},expires=0,avg_ttl=0"));
+                }
+            }
+        }
+    }
+    Ok(lines)
+}
+
+fn unix_micros() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
+}
+
+/// Memory of the process as the kernel counts it, 0 where it does not say.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+/// User and system time of the process in seconds, 0 where the kernel does not say.
+fn cpu_seconds() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
+    let mut ticks = || fields.next().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
+    (ticks(), ticks())
+}
+
+/// A size as Redis shows it to people.
+fn human(bytes: u64) -> String {
+    let units = [(1u64 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    match units.into_iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.2}{unit}", bytes as f64 / size as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+// ---- CONFIG
+
+fn config_get(call: &mut Call<'_, '_>) -> CommandResult {
+    let patterns = call.args.skip(2);
+    let matching: Vec<_> = OPTIONS
+        .iter()
+        .filter(|option| {
+            let name = option.name.as_bytes();
+            patterns.from(0).any(|pattern| glob::matches_ignoring_case(pattern, name))
+        })
+        .collect();
+    call.reply.map(matching.len());
+    for option in matching {
+        call.reply.bulk(option.name.as_bytes());
+        call.reply.bulk(option.get(&call.world.config).as_bytes());
+    }
+    Ok(())
+}
+
+fn config_set(call: &mut Call<'_, '_>) -> CommandResult {
+    if !call.args.len().is_multiple_of(2) {
+        return Err(CommandError::arity("config|set"));
+    }
+    let failed = |name: &str, why: &str| {
+        CommandError::text(format!(
+            "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
+        ))
+    };
+    let mut wanted = Vec::new();
+    for at in (2..call.args.len()).step_by(2) {
+        let name = String::from_utf8_lossy(call.args.at(at));
+        let Some(option) = config::find(&name) else {
+            return Err(CommandError::text(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+            )));
+        };
+        if !option.live {
+            return Err(failed(&name, "can't set immutable config"));
+        }
+        if wanted.iter().any(|(name, _)| *name == option.name) {
+            return Err(failed(&name, "duplicate parameter"));
+        }
+        wanted.push((option.name, at));
+    }
+    // All or nothing.
+    let mut changed = call.world.config.clone();
+    for (name, at) in wanted {
+        let value = String::from_utf8_lossy(call.args.at(at + 1));
+        if let Some(option) = config::find(name) {
+            let shown = String::from_utf8_lossy(call.args.at(at));
+            option.set(&mut changed, &value).map_err(|why| failed(&shown, &why))?;
+        }
+    }
+    call.world.config = changed;
+    call.reply.ok();
+    Ok(())
+}
+
+fn config_resetstat(call: &mut Call<'_, '_>) -> CommandResult {
+    call.world.stats.reset();
+    call.reply.ok();
+    Ok(())
+}
+
+fn config_help(call: &mut Call<'_, '_>) -> CommandResult {
+    let lines = [
+        ("GET <pattern>", "Return parameters matching the glob-like <pattern> and their values."),
+        ("SET <directive> <value>", "Set the configuration <directive> to <value>."),
+        ("RESETSTAT", "Reset statistics reported by the INFO command."),
+    ];
+    help(call, "CONFIG", &lines)
+}
+
+// ---- COMMAND
+
+/// COMMAND without a subcommand.
+fn command(call: &mut Call<'_, '_>) -> CommandResult {
+    call.reply.array(all().count());
+    for command in all() {
+        describe(&mut call.reply, command);
+    }
+    Ok(())
+}
+
+/// One command as COMMAND INFO shows it.
+fn describe(reply: &mut Reply<'_>, command: &Command) {
+    reply.array(10);
+    reply.bulk(command.name.as_bytes());
+    reply.integer(i64::from(command.arity));
+    let named = |names: &'static [(u32, &'static str)], bits: u32| {
+        names.iter().filter(move |(bit, _)| bits & bit != 0).map(|(_, name)| *name)
+    };
+    reply.set(named(&flag::NAMES, command.flags).count());
+    named(&flag::NAMES, command.flags).for_each(|name| reply.simple(name));
+    reply.integer(i64::from(command.keys.first));
+    reply.integer(i64::from(command.keys.last));
+    reply.integer(i64::from(command.keys.step));
+    reply.set(named(&acl::NAMES, command.acl).count());
+    named(&acl::NAMES, command.acl).for_each(|name| reply.simple(&format!("@{name}")));
+    reply.array(0);
+    describe_keys(reply, command);
+    reply.array(command.subcommands.len());
+    for subcommand in command.subcommands {
+        describe(reply, subcommand);
+    }
+}
+
+fn describe_keys(reply: &mut Reply<'_>, command: &Command) {
+    let keys = command.keys;
+    if keys.first == 0 {
+        reply.array(0);
+        return;
+    }
+    // The range's last key counts from its first one.
+    let last = if keys.last < 0 { keys.last } else { keys.last - keys.first };
+    reply.array(1);
+    reply.map(3);
+    reply.bulk(b"flags");
+    let flags: &[&str] =
+        if command.is(flag::WRITE) { &["RW", "update"] } else { &["RO", "access"] };
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
+    reply.bulk(b"begin_search");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"index");
+    reply.bulk(b"spec");
+    reply.map(1);
+    reply.bulk(b"index");
+    reply.integer(i64::from(keys.first));
+    reply.bulk(b"find_keys");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"range");
+    reply.bulk(b"spec");
+    reply.map(3);
+    reply.bulk(b"lastkey");
+    reply.integer(i64::from(last));
+    reply.bulk(b"keystep");
+    reply.integer(i64::from(keys.step));
+    reply.bulk(b"limit");
+    reply.integer(0);
+}
+
+fn command_count(call: &mut Call<'_, '_>) -> CommandResult {
+    call.reply.count(all().count() as u64);
+    Ok(())
+}
+
+/// The command of a name, `container|name` included.
+fn named(name: &[u8]) -> Option<&'static Command> {
+    match name.iter().position(|b| *b == b'|') {
+        None => find(name),
+        Some(bar) => {
+            let container = find(name.get(..bar)?)?;
+            find_in(container, name.get(bar + 1..)?)
+        }
+    }
+}
+
+fn command_info(call: &mut Call<'_, '_>) -> CommandResult {
+    if call.args.len() == 2 {
+        return command(call);
+    }
+    call.reply.array(call.args.len() - 2);
+    for name in call.args.from(2) {
+        match named(name) {
+            Some(command) => describe(&mut call.reply, command),
+            None => call.reply.null_array(),
+        }
+    }
+    Ok(())
+}
+
+fn command_list(call: &mut Call<'_, '_>) -> CommandResult {
+    let filter = match call.args.len() {
+        2 => None,
+        5 if call.args.at(2).eq_ignore_ascii_case(b"FILTERBY") => {
+            let kind = call.args.at(3).to_ascii_lowercase();
+            if !matches!(kind.as_slice(), b"module" | b"aclcat" | b"pattern") {
+                return Err(CommandError::SYNTAX);
+            }
+            Some((kind, call.args.at(4)))
+        }
+        _ => return Err(CommandError::SYNTAX),
+    };
+    let wanted = |command: &Command| match &filter {
+        None => true,
+        Some((kind, value)) => match kind.as_slice() {
+            b"pattern" => glob::matches_ignoring_case(value, command.name.as_bytes()),
+            b"aclcat" => acl::NAMES.iter().any(|(bit, name)| {
+                value.eq_ignore_ascii_case(name.as_bytes()) && command.acl & bit != 0
+            }),
+            _ => false,
+        },
+    };
+    let opened = call.reply.open(Shape::Set, 0);
+    let mut len = 0;
+    for command in all().flat_map(|c| std::iter::once(c).chain(c.subcommands)) {
+        // As in Redis, only filtered lists show subcommands.
+        if wanted(command) && (filter.is_some() || !command.name.contains('|')) {
+            call.reply.bulk(command.name.as_bytes());
+            len += 1;
+        }
+    }
+    call.reply.finish(opened, len);
+    Ok(())
+}
+
+fn command_docs(call: &mut Call<'_, '_>) -> CommandResult {
+    let mut commands: Vec<&Command> = Vec::new();
+    if call.args.len() == 2 {
+        commands.extend(all());
+    } else {
+        commands.extend(call.args.from(2).filter_map(named));
+    }
+    call.reply.map(commands.len());
+    for command in commands {
+        document(&mut call.reply, command);
+    }
+    Ok(())
+}
+
+fn document(reply: &mut Reply<'_>, command: &Command) {
+    reply.bulk(command.name.as_bytes());
+    reply.map(if command.subcommands.is_empty() { 4 } else { 5 });
+    for (field, value) in [
+        ("summary", command.summary),
+        ("since", command.since),
+        ("group", command.group.name()),
+        ("complexity", command.complexity),
+    ] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    if !command.subcommands.is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(command.subcommands.len());
+        for subcommand in command.subcommands {
+            document(reply, subcommand);
+        }
+    }
+}
+
+fn command_getkeys(call: &mut Call<'_, '_>) -> CommandResult {
+    let request = call.args.skip(2);
+    let command = match resolve(request) {
+        Ok(command) => command,
+        Err(_) if named(request.at(0)).is_some() => {
+            return Err(CommandError::Fixed(
+                "ERR Invalid number of arguments specified for command",
+            ));
+        }
+        Err(_) => return Err(CommandError::Fixed("ERR Invalid command specified")),
+    };
+    let len = command.keys.keys(request).count();
+    if len == 0 {
+        return Err(CommandError::Fixed("ERR The command has no key arguments"));
+    }
+    call.reply.array(len);
+    for key in command.keys.keys(request) {
+        call.reply.bulk(key);
+    }
+    Ok(())
+}
+
+fn command_help(call: &mut Call<'_, '_>) -> CommandResult {
+    let lines = [
+        ("(no subcommand)", "Return details about all commands."),
+        ("COUNT", "Return the total number of commands in this server."),
+        ("LIST", "Return a list of all commands in this server."),
+        ("INFO [<command-name> ...]", "Return details about multiple commands."),
+        ("DOCS [<command-name> ...]", "Return documentation details about multiple commands."),
+        ("GETKEYS <full-command>", "Return the keys from a full command."),
+    ];
+    help(call, "COMMAND", &lines)
+}
+
+// ---- the rest
+
+fn time(call: &mut Call<'_, '_>) -> CommandResult {
+    let now = unix_micros();
+    call.reply.array(2);
+    call.reply.display(&(now / 1_000_000));
+    call.reply.display(&(now % 1_000_000));
+    Ok(())
+}
+
+fn memory_usage(call: &mut Call<'_, '_>) -> CommandResult {
+    /// What a row costs besides its bytes.
+    const ROW: u64 = 96;
+    match call.args.len() {
+        3 => {}
+        5 if call.args.at(3).eq_ignore_ascii_case(b"SAMPLES") => {
+            if call.integer(4)? < 0 {
+                return Err(CommandError::SYNTAX);
+            }
+        }
+        _ => return Err(CommandError::SYNTAX),
+    }
+    let (db, key) = (call.session.db, call.args.at(2));
+    let mut size = 0;
+    match call.txn.kind(db, key).on(key)? {
+        None => {
+            call.reply.null();
+            return Ok(());
+        }
+        Some(Kind::String) => {
+            size += call.txn.get(db, key).on(key)?.map_or(0, |value| value.len() as u64);
+        }
+        Some(Kind::Set) => {
+            let visit = &mut |member: &[u8]| {
+                size += ROW + member.len() as u64;
+                ControlFlow::Continue(())
+            };
+            call.txn.set_members(db, key, visit).on(key)?;
+        }
+        Some(Kind::Hash) => {
+            let visit = &mut |field: &[u8], value: &[u8]| {
+                size += ROW + (field.len() + value.len()) as u64;
+                ControlFlow::Continue(())
+            };
+            call.txn.hash_fields(db, key, visit).on(key)?;
+        }
+    }
+    call.reply.count(size + ROW + key.len() as u64);
+    Ok(())
+}
+
+fn memory_help(call: &mut Call<'_, '_>) -> CommandResult {
+    let lines =
+        [("USAGE <key> [SAMPLES <count>]", "Return memory in bytes used by <key> and its value.")];
+    help(call, "MEMORY", &lines)
+}
+
+fn debug(call: &mut Call<'_, '_>) -> CommandResult {
+    if call.args.at(1).eq_ignore_ascii_case(b"SLEEP") && call.args.len() == 3 {
+        let text = std::str::from_utf8(call.args.at(2)).unwrap_or_default();
+        let seconds = text.parse::<f64>().unwrap_or(0.0);
+        // It stops the whole server, as in Redis: that is what it is for.
+        std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        call.reply.ok();
+        return Ok(());
+    }
+    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+    text.extend_from_slice(call.args.at(1));
+    text.extend_from_slice(b"'. Try DEBUG HELP.");
+    Err(CommandError::Text(text))
+}
+
+fn shutdown(call: &mut Call<'_, '_>) -> CommandResult {
+    let (mut save, mut nosave) = (false, false);
+    for word in call.args.from(1) {
+        match word.to_ascii_lowercase().as_slice() {
+            b"save" => save = true,
+            b"nosave" => nosave = true,
+            b"now" | b"force" => {}
+            b"abort" => return Err(CommandError::Fixed("ERR No shutdown in progress.")),
+            _ => return Err(CommandError::SYNTAX),
+        }
+    }
+    if save && nosave {
+        return Err(CommandError::SYNTAX);
+    }
+    // No reply: the client sees the connection close.
+    call.world.shutdown = true;
+    Ok(())
+}
+
+/// The group's records.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "info",
+        arity: -1,
+        flags: flag::SEALED | flag::LOADING | flag::STALE,
+        group: Group::Server,
+        acl: acl::SLOW | acl::DANGEROUS,
+        summary: "Get information and statistics about the server",
+        since: "1.0.0",
+        complexity: "O(1)",
+        example: "INFO",
+        run: info,
+        ..Command::BASE
+    },
+    Command {
+        name: "config",
+        arity: -2,
+        group: Group::Server,
+        acl: acl::SLOW,
+        summary: "A container for server configuration commands",
+        since: "2.0.0",
+        complexity: "Depends on subcommand",
+        example: "CONFIG get port",
+        subcommands: &[
+            Command {
+                name: "config|get",
+                arity: -3,
+                flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
+                summary: "Get the values of configuration parameters",
+                since: "2.0.0",
+                complexity: "O(N) when N is the number of configuration parameters provided",
+                example: "CONFIG GET port",
+                run: config_get,
+                ..Command::BASE
+            },
+            Command {
+                name: "config|set",
+                arity: -4,
+                flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
+                summary: "Set configuration parameters to the given values",
+                since: "2.0.0",
+                complexity: "O(N) when N is the number of configuration parameters provided",
+                example: "CONFIG SET appendfsync always",
+                run: config_set,
+                ..Command::BASE
+            },
+            Command {
+                name: "config|resetstat",
+                arity: 2,
+                flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
+                summary: "Reset the counters that INFO shows",
+                since: "2.0.0",
+                complexity: "O(1)",
+                example: "CONFIG RESETSTAT",
+                run: config_resetstat,
+                ..Command::BASE
+            },
+            Command {
+                name: "config|help",
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW,
+                summary: "Show helpful text about the different subcommands",
+                since: "5.0.0",
+                complexity: "O(1)",
+                example: "CONFIG HELP",
+                run: config_help,
+                ..Command::BASE
+            },
+        ],
+        ..Command::BASE
+    },
+    Command {
+        name: "command",
+        arity: -1,
+        flags: flag::LOADING | flag::STALE,
+        group: Group::Server,
+        acl: acl::SLOW | acl::CONNECTION,
+        summary: "Get details of all commands",
+        since: "2.8.13",
+        complexity: "O(N) where N is the total number of Redis commands",
+        example: "COMMAND",
+        run: command,
+        subcommands: &[
+            Command {
+                name: "command|count",
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Get the number of commands",
+                since: "2.8.13",
+                complexity: "O(1)",
+                example: "COMMAND COUNT",
+                run: command_count,
+                ..Command::BASE
+            },
+            Command {
+                name: "command|list",
+                arity: -2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Get the names of commands",
+                since: "7.0.0",
+                complexity: "O(N) where N is the total number of Redis commands",
+                example: "COMMAND LIST",
+                run: command_list,
+                ..Command::BASE
+            },
+            Command {
+                name: "command|info",
+                arity: -2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Get details of commands",
+                since: "2.8.13",
+                complexity: "O(N) where N is the number of commands to look up",
+                example: "COMMAND INFO get",
+                run: command_info,
+                ..Command::BASE
+            },
+            Command {
+                name: "command|docs",
+                arity: -2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Get the documentation of commands",
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of commands to look up",
+                example: "COMMAND DOCS get",
+                run: command_docs,
+                ..Command::BASE
+            },
+            Command {
+                name: "command|getkeys",
+                arity: -4,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Extract the keys of a request",
+                since: "2.8.13",
+                complexity: "O(N) where N is the number of arguments to the command",
+                example: "COMMAND GETKEYS MSET a 1 b 2",
+                run: command_getkeys,
+                ..Command::BASE
+            },
+            Command {
+                name: "command|help",
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Show helpful text about the different subcommands",
+                since: "5.0.0",
+                complexity: "O(1)",
+                example: "COMMAND HELP",
+                run: command_help,
+                ..Command::BASE
+            },
+        ],
+        ..Command::BASE
+    },
+    Command {
+        name: "time",
+        arity: 1,
+        flags: flag::LOADING | flag::STALE | flag::FAST,
+        group: Group::Server,
+        acl: acl::FAST,
+        summary: "Return the current server time",
+        since: "2.6.0",
+        complexity: "O(1)",
+        example: "TIME",
+        run: time,
+        ..Command::BASE
+    },
+    Command {
+        name: "memory",
+        arity: -2,
+        group: Group::Server,
+        acl: acl::SLOW,
+        summary: "A container for memory diagnostics commands",
+        since: "4.0.0",
+        complexity: "Depends on subcommand",
+        example: "MEMORY usage greeting",
+        subcommands: &[
+            Command {
+                name: "memory|usage",
+                arity: -3,
+                flags: flag::READONLY,
+                keys: KeySpec { first: 2, last: 2, step: 1 },
+                group: Group::Server,
+                acl: acl::READ | acl::SLOW,
+                summary: "Estimate the memory usage of a key",
+                since: "4.0.0",
+                complexity: "O(N) where N is the number of elements",
+                example: "MEMORY USAGE greeting",
+                run: memory_usage,
+                ..Command::BASE
+            },
+            Command {
+                name: "memory|help",
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW,
+                summary: "Show helpful text about the different subcommands",
+                since: "4.0.0",
+                complexity: "O(1)",
+                example: "MEMORY HELP",
+                run: memory_help,
+                ..Command::BASE
+            },
+        ],
+        ..Command::BASE
+    },
+    Command {
+        name: "debug",
+        arity: -2,
+        flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
+        group: Group::Server,
+        acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
+        summary: "A container for debugging commands",
+        since: "1.0.0",
+        complexity: "Depends on subcommand",
+        example: "DEBUG sleep 0.1",
+        run: debug,
+        ..Command::BASE
+    },
+    Command {
+        name: "shutdown",
+        arity: -1,
+        flags: flag::ADMIN
+            | flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::NO_MULTI
+            | flag::ALLOW_BUSY,
+        group: Group::Server,
+        acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
+        summary: "Sync the log and stop the server",
+        since: "1.0.0",
+        complexity: "O(1)",
+        example: "SHUTDOWN",
+        run: shutdown,
+        ..Command::BASE
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(human(12), "12B");
+        assert_eq!(human(2_027_536), "1.93M");
+    }
+}

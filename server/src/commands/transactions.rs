@@ -1,0 +1,177 @@
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
+//!
+//! A transaction is one [`Txn`](crate::data::Txn), hence one commit, which every node shows whole or not at
+//! all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
+
+use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
+
+fn multi(call: &mut Call<'_, '_>) -> CommandResult {
+    if call.session.multi.is_some() {
+        return Err(CommandError::Fixed("ERR MULTI calls can not be nested"));
+    }
+    call.session.multi = Some(Default::default());
+    call.reply.ok();
+    Ok(())
+}
+
+fn discard(call: &mut Call<'_, '_>) -> CommandResult {
+    if call.session.multi.take().is_none() {
+        return Err(CommandError::Fixed("ERR DISCARD without MULTI"));
+    }
+    call.world.watch.unwatch(call.session);
+    call.reply.ok();
+    Ok(())
+}
+
+fn exec(call: &mut Call<'_, '_>) -> CommandResult {
+    let Some(queue) = call.session.multi.take() else {
+        return Err(CommandError::Fixed("ERR EXEC without MULTI"));
+    };
+    let mut broken = call.world.watch.is_broken(call.session);
+    for watched in &call.session.watched {
+        // A key that is due is gone, whether or not its expiry has been noticed.
+        broken |=
+            watched.existed && call.txn.kind(watched.db, &watched.key).on(&watched.key)?.is_none();
+    }
+    call.world.watch.unwatch(call.session);
+    if queue.failed {
+        return Err(CommandError::Fixed(
+            "EXECABORT Transaction discarded because of previous errors.",
+        ));
+    }
+    if broken {
+        call.reply.null_array();
+        return Ok(());
+    }
+    if let (Some(why), true) = (&call.world.refuse_writes, queue.flags & flag::WRITE != 0) {
+        return Err(CommandError::text(format!(
+            "EXECABORT Transaction discarded because of: {why}"
+        )));
+    }
+    call.reply.array(queue.len());
+    for (command, args) in queue.iter() {
+        let savepoint = call.txn.savepoint();
+        let mut reply = call.reply.reborrow();
+        reply.set_resp3(call.session.resp3);
+        let mark = reply.mark();
+        let result = (command.run)(&mut Call {
+            args,
+            session: &mut *call.session,
+            txn: &mut *call.txn,
+            reply,
+            world: &mut *call.world,
+        });
+        if let Err(error) = result {
+            call.txn.rollback(savepoint);
+            call.reply.truncate(mark);
+            call.reply.error(error.line());
+        }
+    }
+    call.session.executed = Some(queue);
+    Ok(())
+}
+
+fn watch(call: &mut Call<'_, '_>) -> CommandResult {
+    if call.session.multi.is_some() {
+        return Err(CommandError::Fixed("ERR WATCH inside MULTI is not allowed"));
+    }
+    let db = call.session.db;
+    for key in call.args.from(1) {
+        let existed = call.txn.kind(db, key).on(key)?.is_some();
+        call.world.watch.watch(call.session, db, key, existed);
+    }
+    call.reply.ok();
+    Ok(())
+}
+
+fn unwatch(call: &mut Call<'_, '_>) -> CommandResult {
+    call.world.watch.unwatch(call.session);
+    call.reply.ok();
+    Ok(())
+}
+
+/// The group's records.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "multi",
+        arity: 1,
+        flags: flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::FAST
+            | flag::ALLOW_BUSY
+            | flag::UNQUEUED,
+        group: Group::Transactions,
+        acl: acl::FAST | acl::TRANSACTION,
+        summary: "Mark the start of a transaction block",
+        since: "1.2.0",
+        complexity: "O(1)",
+        example: "MULTI",
+        run: multi,
+        ..Command::BASE
+    },
+    Command {
+        name: "exec",
+        arity: 1,
+        flags: flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::SKIP_SLOWLOG | flag::UNQUEUED,
+        group: Group::Transactions,
+        acl: acl::SLOW | acl::TRANSACTION,
+        summary: "Execute all commands issued after MULTI",
+        since: "1.2.0",
+        complexity: "Depends on commands in the transaction",
+        example: "EXEC",
+        run: exec,
+        ..Command::BASE
+    },
+    Command {
+        name: "discard",
+        arity: 1,
+        flags: flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::FAST
+            | flag::ALLOW_BUSY
+            | flag::UNQUEUED,
+        group: Group::Transactions,
+        acl: acl::FAST | acl::TRANSACTION,
+        summary: "Discard all commands issued after MULTI",
+        since: "2.0.0",
+        complexity: "O(N), when N is the number of queued commands",
+        example: "DISCARD",
+        run: discard,
+        ..Command::BASE
+    },
+    Command {
+        name: "watch",
+        arity: -2,
+        flags: flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::FAST
+            | flag::ALLOW_BUSY
+            | flag::UNQUEUED
+            | flag::TRACKED,
+        keys: KeySpec::ALL,
+        group: Group::Transactions,
+        acl: acl::FAST | acl::TRANSACTION,
+        summary: "Watch the given keys to determine execution of the MULTI/EXEC block",
+        since: "2.2.0",
+        complexity: "O(1) for every key",
+        example: "WATCH greeting",
+        run: watch,
+        ..Command::BASE
+    },
+    Command {
+        name: "unwatch",
+        arity: 1,
+        flags: flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY,
+        group: Group::Transactions,
+        acl: acl::FAST | acl::TRANSACTION,
+        summary: "Forget about all watched keys",
+        since: "2.2.0",
+        complexity: "O(1)",
+        example: "UNWATCH",
+        run: unwatch,
+        ..Command::BASE
+    },
+];

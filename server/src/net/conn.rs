@@ -1,0 +1,210 @@
+//! One client's connection: socket, input, output, session.
+
+use std::io::{self, Read, Write};
+use std::ops::Range;
+
+use mio::net::TcpStream;
+
+use super::request::Scanner;
+use crate::session::{Queue, Session};
+
+/// A fresh input buffer.
+const INPUT: usize = 16 * 1024;
+/// Most bytes of one read.
+const MAX_READ: usize = 256 * 1024;
+/// Capacity of an output buffer that is kept once its replies are out.
+const KEPT_OUTPUT: usize = 64 * 1024;
+
+/// Bytes that were received: `data[start..filled]` is still to be executed.
+#[derive(Debug, Default)]
+pub struct Input {
+    data: Vec<u8>,
+    start: usize,
+    filled: usize,
+}
+
+impl Input {
+    /// Everything received and kept; [`start`](Input::start) says where the unread part begins.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.get(..self.filled).unwrap_or_default()
+    }
+
+    /// Where the next request begins.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Bytes still to be executed.
+    pub fn pending(&self) -> usize {
+        self.filled - self.start
+    }
+
+    /// Marks bytes as executed. They stay readable until [`settle`](Input::settle).
+    pub fn consume(&mut self, len: usize) {
+        self.start = (self.start + len).min(self.filled);
+    }
+
+    /// Reads once. The number of bytes, and whether there may be more.
+    pub fn read(&mut self, stream: &mut TcpStream, pool: &mut Pool) -> io::Result<(usize, bool)> {
+        if self.data.is_empty() {
+            self.data = pool.take();
+        } else if self.data.len() - self.filled < INPUT / 4 {
+            // Doubling keeps the cost of a big argument linear in its length.
+            self.data.resize(self.data.len() * 2, 0);
+        }
+        let end = self.data.len().min(self.filled + MAX_READ);
+        let room = self.data.get_mut(self.filled..end).unwrap_or_default();
+        let len = stream.read(room)?;
+        let full = len == room.len();
+        self.filled += len;
+        Ok((len, full))
+    }
+
+    /// Forgets what was executed; gives an empty buffer back.
+    pub fn settle(&mut self, pool: &mut Pool) {
+        if self.start == self.filled {
+            self.start = 0;
+            self.filled = 0;
+            pool.give(std::mem::take(&mut self.data));
+        } else if self.start > self.filled / 2 {
+            self.data.copy_within(self.start..self.filled, 0);
+            self.filled -= self.start;
+            self.start = 0;
+        }
+    }
+}
+
+/// Input buffers of connections that have nothing pending: idle clients hold no memory.
+#[derive(Debug, Default)]
+pub struct Pool {
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Pool {
+    /// Buffers kept.
+    const KEPT: usize = 64;
+
+    fn take(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_else(|| vec![0; INPUT])
+    }
+
+    fn give(&mut self, buffer: Vec<u8>) {
+        if buffer.len() == INPUT && self.buffers.len() < Pool::KEPT {
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+/// What the tick has executed for a connection, until it is sealed.
+#[derive(Debug)]
+pub struct Done {
+    /// The reply's place in the output.
+    pub reply: Range<usize>,
+    /// The request's place in the input.
+    pub request: usize,
+    /// The selected database.
+    pub db: u16,
+    /// Whether the reply is RESP3.
+    pub resp3: bool,
+    /// What a failed seal means for it.
+    pub effect: Effect,
+}
+
+/// What a command did to the data.
+#[derive(Debug)]
+pub enum Effect {
+    /// Nothing: its reply is right in any case.
+    None,
+    /// Read it: to be run again if the tick has not happened.
+    Read,
+    /// Changed it: an error if the tick has not happened.
+    Write,
+    /// Ran a transaction.
+    Exec(Box<Queue>),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// The socket.
+    pub stream: TcpStream,
+    /// The client.
+    pub session: Session,
+    /// Requests.
+    pub input: Input,
+    /// How far the next request is understood.
+    pub scanner: Scanner,
+    /// Replies.
+    pub out: Vec<u8>,
+    /// Bytes of `out` that are sent.
+    pub sent: usize,
+    /// What this tick has executed.
+    pub done: Vec<Done>,
+    /// The socket may have something to read.
+    pub readable: bool,
+    /// The peer will send no more: read on until that shows.
+    pub half_closed: bool,
+    /// Already in the list of connections to serve.
+    pub queued: bool,
+    /// Already in the list of connections that were served in this tick.
+    pub touched: bool,
+    /// To be closed at once, whatever is unsent.
+    pub dead: bool,
+}
+
+impl Conn {
+    /// A new connection.
+    pub fn new(stream: TcpStream, session: Session) -> Conn {
+        Conn {
+            stream,
+            session,
+            input: Input::default(),
+            scanner: Scanner::new(),
+            out: Vec::new(),
+            sent: 0,
+            done: Vec::new(),
+            readable: false,
+            half_closed: false,
+            queued: false,
+            touched: false,
+            dead: false,
+        }
+    }
+
+    /// Bytes of replies that are not sent.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Sends as much as the socket takes; the number of bytes.
+    pub fn flush(&mut self) -> usize {
+        let before = self.sent;
+        while self.sent < self.out.len() {
+            match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {
+                Ok(0) => {
+                    self.dead = true;
+                    break;
+                }
+                Ok(len) => self.sent += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.dead = true;
+                    break;
+                }
+            }
+        }
+        let written = self.sent - before;
+        if self.sent == self.out.len() {
+            self.sent = 0;
+            self.out.clear();
+            if self.out.capacity() > KEPT_OUTPUT {
+                self.out = Vec::new();
+            }
+        } else if self.sent > KEPT_OUTPUT && self.sent > self.out.len() / 2 {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+        written
+    }
+}

@@ -1,0 +1,5 @@
+//! The wire: requests in, replies out, and the connection that holds both buffers.
+
+pub mod conn;
+pub mod reply;
+pub mod request;

@@ -1,0 +1,324 @@
+//! The port between the engine's thread and the peers' thread: bounded queues both ways.
+//!
+//! The engine's thread never waits for the other one. What it has sealed goes to an outbox that is bounded
+//! in bytes: if the peers' thread does not keep up, the oldest entries are dropped and the gap is flagged,
+//! and replication goes back to reading the log. What peers send waits in a queue of fixed length: when
+//! it is full the peers' thread stops reading its sockets, which is the back-pressure.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use crossbeam::queue::ArrayQueue;
+use lattis_engine::causal::{LogPosition, VersionVector};
+use lattis_engine::commit::{EncodedCommit, LogEntry};
+
+use crate::data::Engine;
+
+/// Entries of each queue.
+const QUEUE: usize = 4096;
+/// Bytes of sealed entries that wait for the peers' thread.
+pub const OUTBOX_BYTES: usize = 64 << 20;
+
+/// What a client asks of the peers' thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerRequest {
+    /// Connect to a node and keep connecting.
+    Meet {
+        /// Host name or address.
+        host: String,
+        /// Its peer port.
+        port: u16,
+    },
+    /// Who is there.
+    List,
+    /// Stop exchanging data with a peer, or with all.
+    Pause(Option<String>),
+    /// Go on.
+    Resume(Option<String>),
+}
+
+/// A reply in the making on another thread.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// `+OK`
+    Ok,
+    /// An error, with its code.
+    Error(String),
+    /// A number.
+    Integer(i64),
+    /// A string.
+    Text(String),
+    /// A list.
+    Array(Vec<Answer>),
+    /// Named values.
+    Map(Vec<(&'static str, Answer)>),
+}
+
+/// From the peers' thread to the engine's.
+pub enum FromPeers {
+    /// Commits of a link, in order. Answered by `Applied` or `Refused` once the tick is sealed.
+    Apply {
+        /// The link they came by.
+        link: u64,
+        /// Named in the answer.
+        ticket: u64,
+        /// Each one follows its predecessors.
+        commits: Vec<EncodedCommit>,
+    },
+    /// A part of a whole state, to be staged; the last one makes it visible.
+    Join {
+        /// The link it came by.
+        link: u64,
+        /// Named in the answer.
+        ticket: u64,
+        /// Opaque here.
+        part: Bytes,
+        /// Whether the state is complete.
+        last: bool,
+    },
+    /// The reply to a client's request.
+    Answer {
+        /// The client's id.
+        client: u64,
+        /// The reply.
+        answer: Answer,
+    },
+    /// Something to do with the engine between two ticks: taking a snapshot, reading the vector.
+    Inspect(Box<dyn FnOnce(&mut Engine) + Send>),
+}
+
+impl fmt::Debug for FromPeers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FromPeers::Apply { .. } => "Apply",
+            FromPeers::Join { .. } => "Join",
+            FromPeers::Answer { .. } => "Answer",
+            FromPeers::Inspect(_) => "Inspect",
+        })
+    }
+}
+
+/// Why commits were not applied. The link is to be reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// They do not follow what is here.
+    Gap,
+    /// They cannot be read.
+    Invalid(String),
+    /// The tick could not be written; to be tried again.
+    Store(String),
+}
+
+/// From the engine's thread to the peers': what happened, in order.
+#[derive(Debug)]
+pub enum ToPeers {
+    /// Commits were applied and written.
+    Applied {
+        /// As in the request.
+        link: u64,
+        /// As in the request.
+        ticket: u64,
+    },
+    /// Commits were not applied.
+    Refused {
+        /// As in the request.
+        link: u64,
+        /// As in the request.
+        ticket: u64,
+        /// Why.
+        why: Refusal,
+    },
+    /// A client's request; its answer is awaited.
+    Asked {
+        /// The client's id.
+        client: u64,
+        /// What it asks.
+        request: PeerRequest,
+    },
+    /// The log is on the disk up to there.
+    Synced(LogPosition),
+}
+
+/// What a tick has written.
+#[derive(Debug)]
+pub struct SealedEntries {
+    /// Position of the last entry.
+    pub position: LogPosition,
+    /// The vector behind it.
+    pub vector: VersionVector,
+    /// The entries in log order.
+    pub entries: Vec<LogEntry>,
+    size: usize,
+}
+
+/// The queues and what wakes either side.
+pub struct Port {
+    inbox: ArrayQueue<FromPeers>,
+    events: ArrayQueue<ToPeers>,
+    sealed: ArrayQueue<SealedEntries>,
+    sealed_bytes: AtomicUsize,
+    gap: AtomicBool,
+    listening: AtomicBool,
+    wake_engine: mio::Waker,
+    wake_peers: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("sealed_bytes", &self.sealed_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Port {
+    /// Empty queues; `wake_engine` interrupts the engine's poll.
+    pub fn new(wake_engine: mio::Waker) -> Port {
+        Port {
+            inbox: ArrayQueue::new(QUEUE),
+            events: ArrayQueue::new(QUEUE),
+            sealed: ArrayQueue::new(QUEUE),
+            sealed_bytes: AtomicUsize::new(0),
+            gap: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
+            wake_engine,
+            wake_peers: OnceLock::new(),
+        }
+    }
+
+    // ---- the peers' side
+
+    /// Says how the peers' thread is woken. From now on it is told what is sealed.
+    pub fn listen(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.wake_peers.set(wake);
+        self.listening.store(true, Ordering::Release);
+    }
+
+    /// Hands something to the engine's thread. Given back when the queue is full: stop reading, try later.
+    pub fn submit(&self, message: FromPeers) -> Result<(), FromPeers> {
+        self.inbox.push(message)?;
+        // A wake-up that fails is made good by the loop's own clock.
+        let _ = self.wake_engine.wake();
+        Ok(())
+    }
+
+    /// The next thing that happened.
+    pub fn next_event(&self) -> Option<ToPeers> {
+        self.events.pop()
+    }
+
+    /// The next tick's entries.
+    pub fn next_sealed(&self) -> Option<SealedEntries> {
+        let sealed = self.sealed.pop()?;
+        self.sealed_bytes.fetch_sub(sealed.size, Ordering::AcqRel);
+        Some(sealed)
+    }
+
+    /// Whether entries were dropped since the last call: what follows does not follow what was taken.
+    pub fn take_gap(&self) -> bool {
+        self.gap.swap(false, Ordering::AcqRel)
+    }
+
+    // ---- the engine's side
+
+    /// The next message of the peers.
+    pub fn next_message(&self) -> Option<FromPeers> {
+        self.inbox.pop()
+    }
+
+    /// Messages that wait.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
+    /// Tells the peers' thread. False: there is none, or its queue is full.
+    pub fn tell(&self, event: ToPeers) -> bool {
+        if !self.listening.load(Ordering::Acquire) {
+            return false;
+        }
+        let accepted = self.events.push(event).is_ok();
+        self.wake();
+        accepted
+    }
+
+    /// Hands over what a tick has written; drops the oldest entries that nobody fetched.
+    pub fn publish(&self, position: LogPosition, vector: VersionVector, entries: Vec<LogEntry>) {
+        if !self.listening.load(Ordering::Acquire) || entries.is_empty() {
+            return;
+        }
+        let size = entries.iter().map(entry_size).sum();
+        let mut bytes = self.sealed_bytes.fetch_add(size, Ordering::AcqRel) + size;
+        let mut sealed = SealedEntries { position, vector, entries, size };
+        loop {
+            if bytes > OUTBOX_BYTES && !self.sealed.is_empty() {
+                bytes = bytes.saturating_sub(self.drop_oldest());
+                continue;
+            }
+            match self.sealed.push(sealed) {
+                Ok(()) => break,
+                Err(returned) => {
+                    sealed = returned;
+                    bytes = bytes.saturating_sub(self.drop_oldest());
+                }
+            }
+        }
+        self.wake();
+    }
+
+    fn drop_oldest(&self) -> usize {
+        let Some(oldest) = self.sealed.pop() else { return 0 };
+        self.sealed_bytes.fetch_sub(oldest.size, Ordering::AcqRel);
+        self.gap.store(true, Ordering::Release);
+        oldest.size
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = self.wake_peers.get() {
+            wake();
+        }
+    }
+}
+
+fn entry_size(entry: &LogEntry) -> usize {
+    match entry {
+        LogEntry::Commit(commit) => commit.body.len() + 64,
+        LogEntry::Barrier(vector) => vector.len() * 32 + 64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(bytes: usize) -> Vec<LogEntry> {
+        vec![LogEntry::Commit(EncodedCommit {
+            origin: Default::default(),
+            first: 1,
+            last: 1,
+            body: vec![0; bytes].into(),
+        })]
+    }
+
+    #[test]
+    fn the_outbox_is_bounded_and_flags_the_gap() {
+        let poll = mio::Poll::new().unwrap();
+        let port = Port::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        port.publish(LogPosition(1), VersionVector::new(), entries(10));
+        assert!(port.next_sealed().is_none(), "nobody listens");
+        assert!(!port.tell(ToPeers::Synced(LogPosition(1))));
+        port.listen(Box::new(|| ()));
+        for position in 1..=10 {
+            port.publish(LogPosition(position), VersionVector::new(), entries(OUTBOX_BYTES / 4));
+        }
+        assert!(port.take_gap() && !port.take_gap());
+        let rest: Vec<u64> =
+            std::iter::from_fn(|| port.next_sealed()).map(|s| s.position.0).collect();
+        assert_eq!(rest, [8, 9, 10]);
+        assert_eq!(port.sealed_bytes.load(Ordering::Relaxed), 0);
+        for position in 0..2 * QUEUE as u64 {
+            port.publish(LogPosition(position), VersionVector::new(), entries(1));
+        }
+        assert!(port.take_gap());
+        assert_eq!(std::iter::from_fn(|| port.next_sealed()).count(), QUEUE);
+    }
+}

@@ -1,0 +1,153 @@
+//! Starting and stopping a node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lattis_engine::causal::NodeId;
+use lattis_engine::engine::{EngineConfig, Fresh, OpenError};
+use mio::net::{TcpListener, UnixStream};
+use mio::{Poll, Waker};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::config::Config;
+use crate::cursors::Cursors;
+use crate::data::{self, Engine};
+use crate::peers;
+use crate::port::Port;
+use crate::stats::Stats;
+use crate::sync::Syncer;
+use crate::tick::{Loop, Parts, WAKER, wall_clock};
+use crate::watch::WatchTable;
+use crate::world::{Facts, World};
+
+/// Descriptors that are not for clients: files of the store, listeners, peers.
+const RESERVED_FILES: usize = 160;
+
+/// Runs a node until it is told to stop. The error is a line for the user.
+pub fn run(mut config: Config) -> Result<(), String> {
+    let mut random = ChaCha20Rng::from_os_rng();
+    let listeners = listen(&config)?;
+    lower_maxclients(&mut config);
+    let engine = open(&config, &mut random)?;
+    let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
+    let waker = Waker::new(poll.registry(), WAKER).map_err(|error| format!("eventfd: {error}"))?;
+    let port = Arc::new(Port::new(waker));
+    let signals = signals().map_err(|error| format!("signals: {error}"))?;
+    let syncer = match data::syncer(&engine) {
+        Some(sync) => Some(Syncer::start(sync).map_err(|error| format!("thread: {error}"))?),
+        None => None,
+    };
+    peers::start(&config, Arc::clone(&port)).map_err(|error| format!("peers: {error}"))?;
+    banner(&config, &engine);
+    let now = Instant::now();
+    let world = World {
+        config,
+        stats: Stats::default(),
+        facts: Facts::default(),
+        cursors: Cursors::default(),
+        watch: WatchTable::default(),
+        port,
+        clients: Vec::new(),
+        run_id: (0..5).map(|_| format!("{:08x}", random.next_u32())).collect(),
+        started: now,
+        now: wall_clock(),
+        instant: now,
+        refuse_writes: None,
+        shutdown: false,
+        blocked_clients: 0,
+    };
+    Loop::new(Parts { engine, poll, listeners, signals, syncer, world })
+        .map_err(|error| format!("epoll: {error}"))?
+        .run()?;
+    eprintln!("lattis-server: stopped, everything is on the disk");
+    Ok(())
+}
+
+fn open(config: &Config, random: &mut ChaCha20Rng) -> Result<Engine, String> {
+    let directory = config.dir.display();
+    std::fs::create_dir_all(&config.dir).map_err(|error| format!("{directory}: {error}"))?;
+    let store = data::open(&config.dir, config.cache_bytes as u64)
+        .map_err(|error| format!("opening {directory} failed: {error}"))?;
+    let engine_config = EngineConfig {
+        databases: config.databases,
+        cache_bytes: config.cache_bytes,
+        log_max_bytes: config.log_max_bytes,
+    };
+    let fresh = Fresh { node: NodeId(random.next_u64()), nonce: random.next_u64() };
+    Engine::open(store, engine_config, fresh, wall_clock()).map_err(|error| match error {
+        OpenError::Store(error) => format!("opening {directory} failed: {error}"),
+        OpenError::Damaged(why) => format!("{directory} is damaged and was not opened: {why}"),
+    })
+}
+
+/// Binds the client port. An address with a leading `-` may be missing.
+fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+    let mut listeners = Vec::new();
+    for (address, optional) in config.listen_addresses() {
+        match bind(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if optional && error.kind() != io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+        }
+    }
+    if listeners.is_empty() {
+        return Err(format!("cannot listen on any of '{}'", config.bind));
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+}
+
+/// A pipe that becomes readable when SIGTERM or SIGINT arrives.
+fn signals() -> io::Result<UnixStream> {
+    let (read, write) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    read.set_nonblocking(true)?;
+    Ok(UnixStream::from_std(read))
+}
+
+/// Fewer clients where the system does not allow that many open files.
+fn lower_maxclients(config: &mut Config) {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    if let Some(files) = files {
+        let most = files.saturating_sub(RESERVED_FILES).max(1);
+        if config.maxclients > most {
+            eprintln!(
+                "lattis-server: {files} open files are allowed, so maxclients is {most} instead of {}",
+                config.maxclients
+            );
+            config.maxclients = most;
+        }
+    }
+}
+
+fn banner(config: &Config, engine: &Engine) {
+    let origin = engine.origin();
+    eprintln!(
+        "Lattis {version}: a server of CRDTs that speaks the Redis protocol\n  \
+         data       {directory}, appendfsync {fsync}\n  \
+         node       {name} ({node}, incarnation {incarnation}), cluster {cluster}\n  \
+         peers      port {peer_port}\n  \
+         clients    port {port}: redis-cli -p {port}",
+        version = env!("CARGO_PKG_VERSION"),
+        directory = config.dir.canonicalize().unwrap_or_else(|_| config.dir.clone()).display(),
+        fsync = crate::config::find("appendfsync").map(|o| o.get(config)).unwrap_or_default(),
+        name = config.node_name,
+        node = origin.node,
+        incarnation = origin.incarnation,
+        cluster = config.cluster_id,
+        peer_port = config.peer_port,
+        port = config.port,
+    );
+}

@@ -1,0 +1,868 @@
+//! The thread that owns the engine and the client sockets.
+//!
+//! One turn of its loop is a tick: read every ready socket once, execute every complete command, apply
+//! what peers have sent, hide what has expired, write all of it in one batch, and only then send the
+//! replies. A tick that cannot be written has not happened: its writers are told so, its readers are run
+//! again. Work is capped, so that no client makes the others wait for long.
+
+use std::collections::VecDeque;
+use std::io;
+use std::io::Write as _;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lattis_engine::causal::{LogPosition, Millis};
+use lattis_engine::engine::Refused;
+use lattis_engine::store::StoreError;
+use mio::net::{TcpListener, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+
+use crate::commands::{self, Call, Command, CommandError, flag};
+use crate::config::AppendFsync;
+use crate::data::{Engine, Tick};
+use crate::net::conn::{Conn, Done, Effect, Pool};
+use crate::net::reply::Reply;
+use crate::net::request::{Args, Limits, Scanner};
+use crate::port::{Answer, FromPeers, Port, Refusal, ToPeers};
+use crate::session::Session;
+use crate::stats::Counter;
+use crate::sync::{self, Syncer};
+use crate::world::{Client, World};
+
+/// What wakes the loop besides clients and listeners.
+pub const WAKER: Token = Token(0);
+/// The pipe that signals write to.
+pub const SIGNALS: Token = Token(1);
+const LISTENERS: usize = 2;
+const CLIENTS: usize = 16;
+
+/// The loop looks around at least that often.
+const CRON: Duration = Duration::from_millis(100);
+/// Commands of one connection in one tick.
+const COMMANDS_PER_CLIENT: usize = 1024;
+/// Commands of all connections in one tick.
+const COMMANDS_PER_TICK: usize = 8192;
+/// Bytes of requests executed, and of replies produced, in one tick.
+const BYTES_PER_TICK: usize = 8 << 20;
+/// Connections accepted in one tick.
+const ACCEPTS_PER_TICK: usize = 1000;
+/// Messages of peers in one tick.
+const MESSAGES_PER_TICK: usize = 256;
+/// Keys expired in one tick.
+const EXPIRED_PER_TICK: usize = 1000;
+
+/// The thread's own state.
+pub struct Loop {
+    engine: Engine,
+    poll: Poll,
+    listeners: Vec<TcpListener>,
+    signals: UnixStream,
+    syncer: Option<Syncer>,
+    shell: Shell,
+}
+
+/// Everything but the engine, so that a tick can borrow that one alone.
+struct Shell {
+    world: World,
+    conns: Vec<Option<Box<Conn>>>,
+    free: Vec<usize>,
+    count: usize,
+    next_id: u64,
+    pool: Pool,
+    /// Connections to serve, in order.
+    ready: VecDeque<usize>,
+    /// Connections that were served in this tick.
+    touched: Vec<usize>,
+    /// Whether the engine reports changed keys in this tick.
+    tracking: bool,
+    /// A command waits for that.
+    wants_tracking: bool,
+    work: Work,
+    /// What to tell the peers' thread once the tick is sealed.
+    applied: Vec<(u64, u64, Option<Refusal>)>,
+    accept_again: bool,
+}
+
+/// What a tick has done so far.
+#[derive(Default)]
+struct Work {
+    commands: usize,
+    bytes: usize,
+    wrote: bool,
+}
+
+impl Work {
+    fn is_full(&self) -> bool {
+        self.commands >= COMMANDS_PER_TICK || self.bytes >= BYTES_PER_TICK
+    }
+}
+
+/// Whether a command was run.
+#[derive(PartialEq, Eq)]
+enum Ran {
+    Yes,
+    /// Not in this tick: it comes first in the next one.
+    Later,
+}
+
+/// What the loop is made of.
+pub struct Parts {
+    /// The data.
+    pub engine: Engine,
+    /// With waker and signal pipe registered.
+    pub poll: Poll,
+    /// Listening sockets.
+    pub listeners: Vec<TcpListener>,
+    /// Readable when a signal asks to stop.
+    pub signals: UnixStream,
+    /// The thread of `everysec`.
+    pub syncer: Option<Syncer>,
+    /// The rest.
+    pub world: World,
+}
+
+impl Loop {
+    /// A loop that is ready to run.
+    pub fn new(mut parts: Parts) -> io::Result<Loop> {
+        for (index, listener) in parts.listeners.iter_mut().enumerate() {
+            parts.poll.registry().register(
+                listener,
+                Token(LISTENERS + index),
+                Interest::READABLE,
+            )?;
+        }
+        parts.poll.registry().register(&mut parts.signals, SIGNALS, Interest::READABLE)?;
+        let shell = Shell {
+            world: parts.world,
+            conns: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+            next_id: 1,
+            pool: Pool::default(),
+            ready: VecDeque::new(),
+            touched: Vec::new(),
+            tracking: false,
+            wants_tracking: false,
+            work: Work::default(),
+            applied: Vec::new(),
+            accept_again: false,
+        };
+        Ok(Loop {
+            engine: parts.engine,
+            poll: parts.poll,
+            listeners: parts.listeners,
+            signals: parts.signals,
+            syncer: parts.syncer,
+            shell,
+        })
+    }
+
+    /// Serves until SHUTDOWN or a signal, then syncs and closes the engine.
+    pub fn run(mut self) -> Result<(), String> {
+        let mut events = Events::with_capacity(1024);
+        let mut cron = Instant::now();
+        self.refresh_facts();
+        while !self.shell.world.shutdown {
+            match self.poll.poll(&mut events, Some(self.timeout())) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(format!("waiting for clients failed: {error}")),
+            }
+            self.shell.world.now = wall_clock();
+            self.shell.world.instant = Instant::now();
+            self.take_events(&events);
+            let inspections = self.tick();
+            for inspect in inspections {
+                inspect(&mut self.engine);
+            }
+            if self.shell.world.instant.duration_since(cron) >= Duration::from_secs(1) {
+                cron = self.shell.world.instant;
+                self.every_second();
+            }
+        }
+        self.shell.flush_everyone();
+        drop(self.syncer.take());
+        self.engine.close().map_err(|error| format!("closing the store failed: {error}"))
+    }
+
+    fn timeout(&self) -> Duration {
+        let shell = &self.shell;
+        if !shell.ready.is_empty() || shell.accept_again || shell.world.port.waiting() > 0 {
+            return Duration::ZERO;
+        }
+        match self.engine.next_deadline() {
+            Some(deadline) => {
+                CRON.min(Duration::from_millis(deadline.0.saturating_sub(wall_clock().0)))
+            }
+            None => CRON,
+        }
+    }
+
+    fn take_events(&mut self, events: &Events) {
+        let mut accept = std::mem::take(&mut self.shell.accept_again);
+        for event in events {
+            match event.token() {
+                WAKER => {}
+                SIGNALS => self.shell.world.shutdown = true,
+                Token(token) if token < CLIENTS => accept = true,
+                Token(token) => {
+                    let slot = token - CLIENTS;
+                    let Some(conn) = self.shell.conn(slot) else { continue };
+                    conn.readable |= event.is_readable();
+                    conn.half_closed |= event.is_read_closed();
+                    if event.is_readable() {
+                        self.shell.enqueue(slot);
+                    }
+                    if event.is_writable() {
+                        self.shell.touch(slot);
+                    }
+                }
+            }
+        }
+        if self.shell.world.shutdown {
+            self.signals_seen();
+        }
+        if accept {
+            self.accept();
+        }
+    }
+
+    fn signals_seen(&mut self) {
+        eprintln!("lattis-server: stopping");
+        let _ = self.signals.flush();
+    }
+
+    fn accept(&mut self) {
+        for listener in &self.listeners {
+            for _ in 0..ACCEPTS_PER_TICK {
+                let accepted = listener.accept();
+                match accepted {
+                    Ok((stream, address)) => {
+                        self.shell.admit(stream, address, self.poll.registry());
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // Out of descriptors: connections wait in the backlog, the cron tries again.
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// One tick. What the peers' thread wants to do with the engine comes back, to be done after it.
+    fn tick(&mut self) -> Vec<Box<dyn FnOnce(&mut Engine) + Send>> {
+        let mut inspections = Vec::new();
+        let shell = &mut self.shell;
+        let due = self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
+        if shell.ready.is_empty() && shell.world.port.waiting() == 0 && !due {
+            shell.send_replies();
+            return inspections;
+        }
+        shell.tracking = std::mem::take(&mut shell.wants_tracking) || !shell.world.watch.is_empty();
+        shell.work = Work::default();
+        self.engine.track_changes(shell.tracking);
+        let sync = shell.world.config.appendfsync == AppendFsync::Always;
+        if let Some(syncer) = &self.syncer {
+            syncer.wait_if_late();
+        }
+        let mut tick = self.engine.tick(shell.world.now);
+        shell.serve_clients(&mut tick);
+        shell.serve_peers(&mut tick, &mut inspections);
+        let expired = tick.expire_due(EXPIRED_PER_TICK);
+        shell.note_changes(&mut tick);
+        let sealed = match expired {
+            Ok(_) => tick.seal(sync),
+            Err(error) => {
+                drop(tick);
+                Err(error)
+            }
+        };
+        match sealed {
+            Ok(None) => shell.settle(None),
+            Ok(Some(sealed)) => {
+                shell.world.stats.add(Counter::Ticks, 1);
+                if let Some(syncer) = &self.syncer {
+                    syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
+                }
+                shell.world.port.publish(sealed.position, sealed.vector, sealed.entries);
+                shell.world.facts.position = sealed.position.0;
+                shell.settle(None);
+                if sync {
+                    shell.world.port.tell(ToPeers::Synced(sealed.position));
+                }
+            }
+            Err(error) => self.unhappen(&error),
+        }
+        self.refresh_facts();
+        self.shell.send_replies();
+        inspections
+    }
+
+    /// The tick has not happened: its writers get an error, its readers read again.
+    fn unhappen(&mut self, error: &StoreError) {
+        let shell = &mut self.shell;
+        shell.world.stats.add(Counter::FailedTicks, 1);
+        eprintln!("lattis-server: writing failed: {error}");
+        let why = commands::store_refusal(error);
+        if matches!(error, StoreError::Unknown(_) | StoreError::Corrupt(_)) {
+            // Dots of the lost batch may be on the disk: nothing may be minted before a new incarnation is.
+            let text = String::from_utf8_lossy(why.line()).into_owned();
+            shell.world.refuse_writes = Some(text);
+        }
+        let mut tick = self.engine.tick(shell.world.now);
+        for slot in shell.touched.clone() {
+            shell.redo(&mut tick, slot, &why);
+        }
+        // Nothing was written, so there is nothing that could fail.
+        let _ = tick.seal(false);
+        shell.settle(Some(error));
+    }
+
+    fn refresh_facts(&mut self) {
+        let facts = &mut self.shell.world.facts;
+        facts.origin = self.engine.origin();
+        facts.digest = self.engine.digest();
+    }
+
+    fn every_second(&mut self) {
+        let world = &self.shell.world;
+        if self.syncer.is_none() && world.config.appendfsync == AppendFsync::EverySec {
+            if let Err(error) = self.engine.sync() {
+                sync::fail(&error);
+            }
+            let position = LogPosition(world.facts.position);
+            world.port.tell(ToPeers::Synced(position));
+        }
+        self.recover();
+        self.shell.close_idle();
+        self.shell.accept_again = true;
+    }
+
+    /// Leaves the state in which writes are refused: a new incarnation, synced, ends the doubt about what
+    /// is on the disk.
+    fn recover(&mut self) {
+        if self.shell.world.refuse_writes.is_some()
+            && crate::data::recover(&mut self.engine, self.shell.world.now)
+        {
+            self.shell.world.refuse_writes = None;
+            eprintln!("lattis-server: writing works again");
+        }
+    }
+}
+
+impl Shell {
+    fn conn(&mut self, slot: usize) -> Option<&mut Conn> {
+        self.conns.get_mut(slot).and_then(Option::as_deref_mut)
+    }
+
+    /// Puts a connection on the list of those to serve.
+    fn enqueue(&mut self, slot: usize) {
+        if let Some(conn) = self.conn(slot)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Puts a connection on the list of those that may have something to send.
+    fn touch(&mut self, slot: usize) {
+        if let Some(conn) = self.conn(slot)
+            && !conn.touched
+        {
+            conn.touched = true;
+            self.touched.push(slot);
+        }
+    }
+
+    // ---- coming and going
+
+    fn admit(
+        &mut self,
+        mut stream: mio::net::TcpStream,
+        address: std::net::SocketAddr,
+        registry: &mio::Registry,
+    ) {
+        if self.count >= self.world.config.maxclients {
+            self.world.stats.add(Counter::Rejected, 1);
+            let _ = stream.write(b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        let _ = stream.set_nodelay(true);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(None);
+            self.world.clients.push(None);
+            self.conns.len() - 1
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry.register(&mut stream, Token(CLIENTS + slot), interest).is_err() {
+            self.free.push(slot);
+            return;
+        }
+        let local = stream.local_addr().unwrap_or(address);
+        let session = Session::new(self.next_id, address, local);
+        self.next_id += 1;
+        self.count += 1;
+        self.world.stats.add(Counter::Connections, 1);
+        let client = Client::new(&session, stream.as_raw_fd(), self.world.instant);
+        if let Some(place) = self.world.clients.get_mut(slot) {
+            *place = Some(client);
+        }
+        if let Some(place) = self.conns.get_mut(slot) {
+            *place = Some(Box::new(Conn::new(stream, session)));
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
+        self.world.watch.unwatch(&mut conn.session);
+        if conn.session.blocked {
+            self.world.blocked_clients = self.world.blocked_clients.saturating_sub(1);
+        }
+        if let Some(client) = self.world.clients.get_mut(slot) {
+            *client = None;
+        }
+        if conn.queued {
+            self.ready.retain(|other| *other != slot);
+        }
+        self.free.push(slot);
+        self.count -= 1;
+    }
+
+    fn close_idle(&mut self) {
+        let timeout = self.world.config.timeout;
+        if timeout == 0 {
+            return;
+        }
+        let now = self.world.instant;
+        let idle = |client: &Client| {
+            !client.blocked && now.saturating_duration_since(client.active).as_secs() > timeout
+        };
+        let slots: Vec<usize> = self
+            .world
+            .clients
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, client)| client.as_ref().filter(|c| idle(c)).map(|_| slot))
+            .collect();
+        for slot in slots {
+            self.close(slot);
+        }
+    }
+
+    // ---- clients
+
+    fn serve_clients(&mut self, tick: &mut Tick<'_>) {
+        for _ in 0..self.ready.len() {
+            if self.work.is_full() {
+                break;
+            }
+            let Some(slot) = self.ready.pop_front() else { break };
+            let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { continue };
+            conn.queued = false;
+            if !conn.touched {
+                conn.touched = true;
+                self.touched.push(slot);
+            }
+            let again = self.serve(tick, &mut conn);
+            if again && !conn.dead {
+                conn.queued = true;
+                self.ready.push_back(slot);
+            }
+            if let Some(client) = self.world.clients.get_mut(slot).and_then(Option::as_mut) {
+                client.update(&conn.session, self.world.instant);
+                client.input = conn.input.pending();
+                client.output = conn.unsent();
+            }
+            if let Some(place) = self.conns.get_mut(slot) {
+                *place = Some(conn);
+            }
+        }
+    }
+
+    /// Reads once and executes what is complete. True: there is more to do than this tick allows.
+    fn serve(&mut self, tick: &mut Tick<'_>, conn: &mut Conn) -> bool {
+        if conn.session.blocked || conn.session.closing || conn.dead {
+            return false;
+        }
+        let unread = conn.input.pending() > 0 && conn.scanner.is_idle();
+        if conn.readable && !unread {
+            self.read(conn);
+        }
+        match self.execute_all(tick, conn) {
+            // Everything complete is executed: go on if the socket has more.
+            true => conn.readable && !conn.dead && !conn.session.closing && !conn.session.blocked,
+            false => true,
+        }
+    }
+
+    fn read(&mut self, conn: &mut Conn) {
+        match conn.input.read(&mut conn.stream, &mut self.pool) {
+            Ok((0, _)) => conn.dead = true,
+            Ok((len, full)) => {
+                // A short read has emptied the socket, unless its end is still to be seen.
+                conn.readable = full || conn.half_closed;
+                self.world.stats.add(Counter::InputBytes, len as u64);
+                let queued = conn.session.multi.as_ref().map_or(0, crate::session::Queue::size);
+                if conn.input.pending() + queued > self.world.config.client_query_buffer_limit {
+                    self.world.stats.add(Counter::InputDisconnects, 1);
+                    conn.dead = true;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => conn.dead = true,
+        }
+    }
+
+    /// Executes complete requests. False: the tick's share is used up, or a command has to wait for the
+    /// next tick.
+    fn execute_all(&mut self, tick: &mut Tick<'_>, conn: &mut Conn) -> bool {
+        let limits = Limits {
+            max_bulk: self.world.config.proto_max_bulk_len,
+            authenticated: conn.session.authenticated,
+        };
+        let mut commands = 0;
+        loop {
+            if conn.session.blocked || conn.session.closing || conn.dead || self.world.shutdown {
+                return true;
+            }
+            if commands >= COMMANDS_PER_CLIENT || self.work.is_full() {
+                return false;
+            }
+            let start = conn.input.start();
+            let request = conn.input.bytes().get(start..).unwrap_or_default();
+            let len = match conn.scanner.scan(request, &limits) {
+                Ok(Some(len)) => len,
+                Ok(None) => return true,
+                Err(error) => {
+                    let text = format!("ERR {error}");
+                    Reply::new(&mut conn.out, conn.session.resp3).error(text.as_bytes());
+                    conn.session.closing = true;
+                    return true;
+                }
+            };
+            let args = conn.scanner.args(request);
+            if !args.is_empty() {
+                let before = conn.out.len();
+                let (db, resp3) = (conn.session.db, conn.session.resp3);
+                let (ran, effect) = self.dispatch(tick, &mut conn.session, &mut conn.out, args);
+                if ran == Ran::Later {
+                    conn.scanner.rewind();
+                    return false;
+                }
+                let reply = before..conn.out.len();
+                commands += 1;
+                self.work.commands += 1;
+                self.work.bytes += len + reply.len();
+                conn.done.push(Done { reply, request: start, db, resp3, effect });
+                let limit = self.world.config.output_buffer_limit;
+                if limit > 0 && conn.unsent() > limit {
+                    self.world.stats.add(Counter::OutputDisconnects, 1);
+                    conn.dead = true;
+                }
+            }
+            conn.input.consume(len);
+        }
+    }
+
+    /// Runs, queues or refuses one request.
+    fn dispatch(
+        &mut self,
+        tick: &mut Tick<'_>,
+        session: &mut Session,
+        out: &mut Vec<u8>,
+        args: Args<'_>,
+    ) -> (Ran, Effect) {
+        let done = (Ran::Yes, Effect::None);
+        let command = match commands::resolve(args) {
+            Ok(command) => command,
+            Err(error) => {
+                let name = args.at(0);
+                if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"HOST:") {
+                    // A browser that was talked into posting commands: not a word.
+                    session.closing = true;
+                    return done;
+                }
+                self.refuse(session, out, &error);
+                return done;
+            }
+        };
+        session.last_command = command.name;
+        let mut flags = command.flags;
+        if let Some(queue) = &mut session.multi {
+            if command.is(flag::NO_MULTI) {
+                let error = CommandError::Fixed("ERR Command not allowed inside a transaction");
+                self.refuse(session, out, &error);
+                return done;
+            }
+            if !command.is(flag::UNQUEUED) {
+                if let (Some(why), true) = (&self.world.refuse_writes, command.is(flag::WRITE)) {
+                    let error = CommandError::text(why.clone());
+                    self.refuse(session, out, &error);
+                    return done;
+                }
+                queue.push(command, args);
+                Reply::new(out, session.resp3).simple("QUEUED");
+                return done;
+            }
+            if command.name == "exec" {
+                flags |= queue.flags;
+            }
+        } else if let (Some(why), true) = (&self.world.refuse_writes, command.is(flag::WRITE)) {
+            let error = CommandError::text(why.clone());
+            self.refuse(session, out, &error);
+            return done;
+        }
+        if flags & flag::SEALED != 0 && self.work.wrote {
+            return (Ran::Later, Effect::None);
+        }
+        if flags & flag::TRACKED != 0 && !self.tracking {
+            self.wants_tracking = true;
+            return (Ran::Later, Effect::None);
+        }
+        self.run(tick, session, out, command, args);
+        let effect = match session.executed.take() {
+            Some(queue) => Effect::Exec(Box::new(queue)),
+            None if command.is(flag::WRITE) => Effect::Write,
+            None if command.is(flag::READONLY) => Effect::Read,
+            None => Effect::None,
+        };
+        (Ran::Yes, effect)
+    }
+
+    fn refuse(&mut self, session: &mut Session, out: &mut Vec<u8>, error: &CommandError) {
+        self.world.stats.add(Counter::Errors, 1);
+        session.fail_transaction();
+        Reply::new(out, session.resp3).error(error.line());
+    }
+
+    /// Runs a command as a commit of its own. What an error leaves behind is its text.
+    fn run(
+        &mut self,
+        tick: &mut Tick<'_>,
+        session: &mut Session,
+        out: &mut Vec<u8>,
+        command: &'static Command,
+        args: Args<'_>,
+    ) {
+        self.world.stats.add(Counter::Commands, 1);
+        let mark = out.len();
+        let mut txn = tick.txn();
+        let reply = Reply::new(out, session.resp3);
+        let world = &mut self.world;
+        let result =
+            (command.run)(&mut Call { args, session: &mut *session, txn: &mut txn, reply, world });
+        match result {
+            Ok(()) => {
+                if txn.commit().is_some() {
+                    self.work.wrote = true;
+                    self.note_changes(tick);
+                }
+            }
+            Err(error) => {
+                drop(txn);
+                out.truncate(mark);
+                Reply::new(out, session.resp3).error(error.line());
+                self.world.stats.add(Counter::Errors, 1);
+            }
+        }
+    }
+
+    /// Breaks the watch of those who watch what has changed.
+    fn note_changes(&mut self, tick: &mut Tick<'_>) {
+        if self.tracking {
+            for (db, key) in tick.take_changed() {
+                self.world.watch.changed(db, &key);
+            }
+        }
+    }
+
+    /// Replaces the replies of a tick that has not happened.
+    fn redo(&mut self, tick: &mut Tick<'_>, slot: usize, why: &CommandError) {
+        let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
+        let done = std::mem::take(&mut conn.done);
+        if let Some(first) = done.first() {
+            let mut out = conn.out.get(..first.reply.start).unwrap_or_default().to_vec();
+            let (db, resp3) = (conn.session.db, conn.session.resp3);
+            for done in &done {
+                (conn.session.db, conn.session.resp3) = (done.db, done.resp3);
+                self.redo_one(tick, &mut conn, done, &mut out, why);
+            }
+            (conn.session.db, conn.session.resp3) = (db, resp3);
+            let last = done.last().map_or(0, |done| done.reply.end);
+            // Behind the last command there may be a protocol error.
+            out.extend_from_slice(conn.out.get(last..).unwrap_or_default());
+            conn.out = out;
+        }
+        if let Some(place) = self.conns.get_mut(slot) {
+            *place = Some(conn);
+        }
+    }
+
+    fn redo_one(
+        &mut self,
+        tick: &mut Tick<'_>,
+        conn: &mut Conn,
+        done: &Done,
+        out: &mut Vec<u8>,
+        why: &CommandError,
+    ) {
+        let mut reply = Reply::new(out, done.resp3);
+        match &done.effect {
+            Effect::None => {
+                reply.raw(conn.out.get(done.reply.clone()).unwrap_or_default());
+            }
+            Effect::Write => reply.error(why.line()),
+            Effect::Exec(queue) if queue.flags & flag::WRITE != 0 => {
+                let text = String::from_utf8_lossy(why.line());
+                let text = format!("EXECABORT Transaction discarded because of: {text}");
+                reply.error(text.as_bytes());
+            }
+            Effect::Exec(queue) => {
+                reply.array(queue.len());
+                for (command, args) in queue.iter() {
+                    self.run(tick, &mut conn.session, out, command, args);
+                }
+            }
+            Effect::Read => {
+                let mut scanner = Scanner::new();
+                let request = conn.input.bytes().get(done.request..).unwrap_or_default();
+                let limits = Limits { max_bulk: u64::MAX, authenticated: true };
+                if let Ok(Some(_)) = scanner.scan(request, &limits) {
+                    let args = scanner.args(request);
+                    if let Ok(command) = commands::resolve(args) {
+                        self.run(tick, &mut conn.session, out, command, args);
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- peers
+
+    fn serve_peers(
+        &mut self,
+        tick: &mut Tick<'_>,
+        inspections: &mut Vec<Box<dyn FnOnce(&mut Engine) + Send>>,
+    ) {
+        let port: Arc<Port> = Arc::clone(&self.world.port);
+        for _ in 0..MESSAGES_PER_TICK {
+            if self.work.is_full() {
+                break;
+            }
+            match port.next_message() {
+                None => break,
+                Some(FromPeers::Apply { link, ticket, commits }) => {
+                    let mut refusal = None;
+                    for commit in &commits {
+                        self.work.bytes += commit.body.len();
+                        match tick.apply(commit) {
+                            Ok(_) => self.world.stats.add(Counter::RemoteCommits, 1),
+                            Err(why) => {
+                                refusal = Some(match why {
+                                    Refused::Gap => Refusal::Gap,
+                                    Refused::Invalid(why) => Refusal::Invalid(why),
+                                    Refused::Store(error) => Refusal::Store(error.to_string()),
+                                });
+                                break;
+                            }
+                        }
+                    }
+                    self.applied.push((link, ticket, refusal));
+                    self.note_changes(tick);
+                }
+                Some(FromPeers::Join { link, ticket, .. }) => {
+                    let why = Refusal::Invalid("state transfer is not supported".into());
+                    self.applied.push((link, ticket, Some(why)));
+                }
+                Some(FromPeers::Answer { client, answer }) => self.answer(client, &answer),
+                Some(FromPeers::Inspect(inspect)) => inspections.push(inspect),
+            }
+        }
+    }
+
+    /// Gives a blocked client its reply and lets it go on.
+    fn answer(&mut self, client: u64, answer: &Answer) {
+        let slot =
+            self.world.clients.iter().position(|c| c.as_ref().is_some_and(|c| c.id == client));
+        let Some(slot) = slot else { return };
+        let Some(conn) = self.conn(slot).filter(|conn| conn.session.blocked) else { return };
+        conn.session.blocked = false;
+        write_answer(&mut Reply::new(&mut conn.out, conn.session.resp3), answer);
+        self.world.blocked_clients = self.world.blocked_clients.saturating_sub(1);
+        if let Some(client) = self.world.clients.get_mut(slot).and_then(Option::as_mut) {
+            client.blocked = false;
+        }
+        self.touch(slot);
+        self.enqueue(slot);
+    }
+
+    // ---- after the seal
+
+    /// The tick is over: tells the peers' thread what became of its commits.
+    fn settle(&mut self, failed: Option<&StoreError>) {
+        for (link, ticket, refusal) in self.applied.drain(..) {
+            let refusal = match failed {
+                Some(error) => Some(Refusal::Store(error.to_string())),
+                None => refusal,
+            };
+            self.world.port.tell(match refusal {
+                None => ToPeers::Applied { link, ticket },
+                Some(why) => ToPeers::Refused { link, ticket, why },
+            });
+        }
+    }
+
+    /// Sends what the touched connections have to send.
+    fn send_replies(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            let Some(conn) = self.conns.get_mut(slot).and_then(Option::as_deref_mut) else {
+                continue;
+            };
+            conn.touched = false;
+            conn.done.clear();
+            conn.input.settle(&mut self.pool);
+            let written = if conn.dead { 0 } else { conn.flush() };
+            self.world.stats.add(Counter::OutputBytes, written as u64);
+            if conn.dead || (conn.session.closing && conn.unsent() == 0) {
+                self.close(slot);
+            }
+        }
+        self.touched = touched;
+    }
+
+    fn flush_everyone(&mut self) {
+        for conn in self.conns.iter_mut().flatten() {
+            conn.flush();
+        }
+    }
+}
+
+fn write_answer(reply: &mut Reply<'_>, answer: &Answer) {
+    match answer {
+        Answer::Ok => reply.ok(),
+        Answer::Error(text) => reply.error(text.as_bytes()),
+        Answer::Integer(value) => reply.integer(*value),
+        Answer::Text(text) => reply.bulk(text.as_bytes()),
+        Answer::Array(items) => {
+            reply.array(items.len());
+            items.iter().for_each(|item| write_answer(reply, item));
+        }
+        Answer::Map(fields) => {
+            reply.map(fields.len());
+            for (name, value) in fields {
+                reply.bulk(name.as_bytes());
+                write_answer(reply, value);
+            }
+        }
+    }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub fn wall_clock() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,153 @@
+//! What commands may know and change besides the data: the rest of the server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use lattis_engine::causal::{Millis, Origin};
+
+use crate::config::Config;
+use crate::cursors::Cursors;
+use crate::port::Port;
+use crate::session::Session;
+use crate::stats::Stats;
+use crate::watch::WatchTable;
+
+/// The server around the data, as commands see it.
+#[derive(Debug)]
+pub struct World {
+    /// Options.
+    pub config: Config,
+    /// Counters.
+    pub stats: Stats,
+    /// The engine as of the last seal.
+    pub facts: Facts,
+    /// SCAN's cursors.
+    pub cursors: Cursors,
+    /// WATCH.
+    pub watch: WatchTable,
+    /// The way to the peers' thread.
+    pub port: Arc<Port>,
+    /// Clients by the slots of their connections.
+    pub clients: Vec<Option<Client>>,
+    /// Forty hexadecimal digits, new at each start.
+    pub run_id: String,
+    /// When the process started.
+    pub started: Instant,
+    /// The wall clock of this tick.
+    pub now: Millis,
+    /// The monotonic clock of this tick.
+    pub instant: Instant,
+    /// Why writes are refused, if they are.
+    pub refuse_writes: Option<String>,
+    /// SHUTDOWN was called.
+    pub shutdown: bool,
+    /// Clients that wait for the peers' thread.
+    pub blocked_clients: usize,
+}
+
+/// What is known of the engine between ticks.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Who this node writes as.
+    pub origin: Origin,
+    /// The digest of vector and rows.
+    pub digest: u128,
+    /// Position of the last log entry.
+    pub position: u64,
+}
+
+/// A client, as CLIENT LIST shows it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Number of the connection.
+    pub id: u64,
+    /// File descriptor.
+    pub fd: i32,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The address it connected to.
+    pub local_address: SocketAddr,
+    /// Its name.
+    pub name: Bytes,
+    /// Its library.
+    pub library_name: Bytes,
+    /// Its library's version.
+    pub library_version: Bytes,
+    /// When it connected.
+    pub since: Instant,
+    /// When it last sent something.
+    pub active: Instant,
+    /// The selected database.
+    pub db: u16,
+    /// Whether it speaks RESP3.
+    pub resp3: bool,
+    /// Queued commands, if in MULTI.
+    pub multi: Option<usize>,
+    /// Bytes of the queue.
+    pub multi_bytes: usize,
+    /// Number of watched keys.
+    pub watched: usize,
+    /// Whether it waits.
+    pub blocked: bool,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// Bytes received and not yet executed.
+    pub input: usize,
+    /// Bytes of replies not yet sent.
+    pub output: usize,
+    /// The last command.
+    pub command: &'static str,
+}
+
+impl Client {
+    /// The client of a new connection.
+    pub fn new(session: &Session, fd: i32, now: Instant) -> Client {
+        let mut client = Client {
+            id: session.id,
+            fd,
+            address: session.address,
+            local_address: session.local_address,
+            name: Bytes::new(),
+            library_name: Bytes::new(),
+            library_version: Bytes::new(),
+            since: now,
+            active: now,
+            db: 0,
+            resp3: false,
+            multi: None,
+            multi_bytes: 0,
+            watched: 0,
+            blocked: false,
+            no_evict: false,
+            input: 0,
+            output: 0,
+            command: "NULL",
+        };
+        client.update(session, now);
+        client
+    }
+
+    /// Brings the view up to date after some commands.
+    pub fn update(&mut self, session: &Session, now: Instant) {
+        if self.name != session.name {
+            self.name = session.name.clone();
+        }
+        if self.library_name != session.library_name {
+            self.library_name = session.library_name.clone();
+        }
+        if self.library_version != session.library_version {
+            self.library_version = session.library_version.clone();
+        }
+        self.active = now;
+        self.db = session.db;
+        self.resp3 = session.resp3;
+        self.multi = session.multi.as_ref().map(crate::session::Queue::len);
+        self.multi_bytes = session.multi.as_ref().map_or(0, crate::session::Queue::size);
+        self.watched = session.watched.len();
+        self.blocked = session.blocked;
+        self.no_evict = session.no_evict;
+        self.command = session.last_command;
+    }
+}

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
-use foldhash::fast::SeedableRandomState;
 use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
 use indexmap::IndexMap;
 
 /// What a cached value occupies beyond its own size.
@@ -175,7 +175,8 @@ impl<V: Weigh> Cache<V> {
 }
 
 fn weigh<V: Weigh>(key: &[u8], value: &V) -> u32 {
-    let bytes = size_of::<(usize, Box<[u8]>, Entry<V>)>() + OVERHEAD + key.len() + value.heap_bytes();
+    let bytes =
+        size_of::<(usize, Box<[u8]>, Entry<V>)>() + OVERHEAD + key.len() + value.heap_bytes();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 

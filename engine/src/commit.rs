@@ -502,11 +502,8 @@ impl RowKey {
     pub fn validate(&self) -> Result<(), CodecError> {
         let sound = match self.slot {
             Slot::Birth => match *self.subkey {
-                [number] => {
-                    Slot::from_u8(number).is_some_and(|slot| {
-                        slot.kind().is_some() && !slot.record().single
-                    })
-                }
+                [number] => Slot::from_u8(number)
+                    .is_some_and(|slot| slot.kind().is_some() && !slot.record().single),
                 _ => false,
             },
             slot => !slot.record().single || self.subkey.is_empty(),

@@ -221,11 +221,8 @@ impl<S: Store> Engine<S> {
 
     /// Begins a tick at a wall-clock time.
     pub fn tick(&mut self, now: Millis) -> Tick<'_, S> {
-        let mark = Before {
-            space: self.space.mark(),
-            vector: self.vector.clone(),
-            clock: self.clock,
-        };
+        let mark =
+            Before { space: self.space.mark(), vector: self.vector.clone(), clock: self.clock };
         // Deadlines are judged by the later of wall clock and stamps: what was written after a deadline
         // was seen to pass cannot find it not passed.
         self.space.set_now(Hlc::at(now).max(self.clock.last()));
@@ -294,6 +291,11 @@ impl<S: Store> Engine<S> {
 
     /// Makes all sealed ticks durable. After an error the process has to end.
     pub fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+
+    /// Makes everything durable and lets go of the store.
+    pub fn close(self) -> Result<(), StoreError> {
         self.store.sync()
     }
 
@@ -494,8 +496,7 @@ impl<S: Store> Tick<'_, S> {
             batch.put(Family::Log, &keys::log(position), row.as_slice());
         }
         let floor = log.trim(&mut batch);
-        let state =
-            State::encode(position, clock.last(), space.digest(), space.counts(), vector);
+        let state = State::encode(position, clock.last(), space.digest(), space.counts(), vector);
         batch.put(Family::System, keys::STATE, state.as_slice());
         store.write(batch, sync)?;
         self.before = None;

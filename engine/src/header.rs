@@ -158,8 +158,7 @@ impl Header {
         for _ in 0..input.count(5)? {
             let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
             let birth = Row::decode(&mut input, origins)?;
-            let state =
-                SlotState { slot, birth, rows: input.varint()?, stored: input.varint()? };
+            let state = SlotState { slot, birth, rows: input.varint()?, stored: input.varint()? };
             header.slots.push(state);
         }
         header.hidden = Hlc(input.varint()?);
@@ -170,9 +169,10 @@ impl Header {
 
     /// The single rows of the record with their slots and subkeys.
     pub(crate) fn into_rows(self) -> impl Iterator<Item = (Slot, Bytes, Row)> {
-        let births = self.slots.into_iter().map(|state| {
-            (Slot::Birth, Bytes::copy_from_slice(&[state.slot as u8]), state.birth)
-        });
+        let births = self
+            .slots
+            .into_iter()
+            .map(|state| (Slot::Birth, Bytes::copy_from_slice(&[state.slot as u8]), state.birth));
         [(Slot::String, Bytes::new(), self.string), (Slot::Deadline, Bytes::new(), self.deadline)]
             .into_iter()
             .chain(births)

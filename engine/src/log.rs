@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::causal::{LogPosition, Origin, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
@@ -22,8 +22,21 @@ const STRIDE: u64 = 1024;
 /// Log bytes that are trimmed together; the smallest limit that is kept exactly.
 const BUCKET_BYTES: u64 = 64 << 10;
 
-/// (origin, seq) -> a position at or before the one where that seq lies.
-type SparseIndex = Arc<Mutex<BTreeMap<(Origin, u64), LogPosition>>>;
+/// What is kept in memory to find a place in the log, shared with its readers.
+#[derive(Default)]
+struct Index {
+    /// (origin, seq) -> a position before the one where that seq lies.
+    marks: BTreeMap<(Origin, u64), LogPosition>,
+    /// Pieces of the log, in order.
+    buckets: VecDeque<Bucket>,
+}
+
+type SharedIndex = Arc<Mutex<Index>>;
+
+fn lock(index: &SharedIndex) -> MutexGuard<'_, Index> {
+    // Nothing panics while the lock is held, so a poisoned lock has whole data behind it.
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Bucket {
     /// Where the bucket ends.
@@ -36,12 +49,11 @@ struct Bucket {
 /// The writer's side of the log.
 pub(crate) struct Log {
     position: LogPosition,
-    floor: LogPosition,
-    buckets: VecDeque<Bucket>,
     bytes: u64,
     limit: u64,
-    index: SparseIndex,
-    marks: BTreeMap<Origin, u64>,
+    index: SharedIndex,
+    /// The last seq of each origin that has a mark.
+    marked: BTreeMap<Origin, u64>,
 }
 
 /// The encoded row of one tick.
@@ -68,19 +80,14 @@ fn decode_row(bytes: &[u8]) -> Result<Vec<LogEntry>, CodecError> {
 impl Log {
     /// Reads the log through once. Returns it and the vector that it leads to, which has to be the one
     /// that lies with the rows.
-    pub(crate) fn open<R: Read>(
-        store: &R,
-        limit: u64,
-    ) -> Result<(Log, VersionVector), StoreError> {
+    pub(crate) fn open<R: Read>(store: &R, limit: u64) -> Result<(Log, VersionVector), StoreError> {
         let (floor, mut vector) = read_floor(store)?;
         let mut log = Log {
             position: floor,
-            floor,
-            buckets: VecDeque::new(),
             bytes: 0,
             limit,
-            index: SparseIndex::default(),
-            marks: BTreeMap::new(),
+            index: SharedIndex::default(),
+            marked: BTreeMap::new(),
         };
         let mut failed = None;
         store.scan(Family::Log, &keys::log(floor.next()), &[], &mut |key, value| {
@@ -119,27 +126,26 @@ impl Log {
     /// Takes note of a row that was written. `vector` is what the log now leads to.
     pub(crate) fn appended(&mut self, entries: &[LogEntry], bytes: usize, vector: &VersionVector) {
         let before = self.position;
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = lock(&self.index);
         for (offset, entry) in entries.iter().enumerate() {
             let LogEntry::Commit(commit) = entry else { continue };
-            let mark = self.marks.entry(commit.origin).or_insert(0);
-            if *mark == 0 || commit.last / STRIDE > *mark / STRIDE {
-                *mark = commit.last;
+            let marked = self.marked.entry(commit.origin).or_insert(0);
+            if *marked == 0 || commit.last / STRIDE > *marked / STRIDE {
+                *marked = commit.last;
                 let at = LogPosition(before.0 + offset as u64);
-                index.insert((commit.origin, commit.first), at);
+                index.marks.insert((commit.origin, commit.first), at);
             }
         }
-        drop(index);
         self.position = LogPosition(before.0 + entries.len() as u64);
         self.bytes += bytes as u64;
         let bucket_bytes = BUCKET_BYTES.min(self.limit / 8);
-        match self.buckets.back_mut() {
+        match index.buckets.back_mut() {
             Some(bucket) if bucket.bytes < bucket_bytes => {
                 bucket.last = self.position;
                 bucket.bytes += bytes as u64;
                 bucket.vector.clone_from(vector);
             }
-            _ => self.buckets.push_back(Bucket {
+            _ => index.buckets.push_back(Bucket {
                 last: self.position,
                 bytes: bytes as u64,
                 vector: vector.clone(),
@@ -152,7 +158,8 @@ impl Log {
     pub(crate) fn trim<B: Batch>(&self, batch: &mut B) -> Option<LogPosition> {
         let mut left = self.bytes;
         let mut floor = None;
-        for bucket in self.buckets.iter().take(self.buckets.len().saturating_sub(1)) {
+        let index = lock(&self.index);
+        for bucket in index.buckets.iter().take(index.buckets.len().saturating_sub(1)) {
             if left <= self.limit {
                 break;
             }
@@ -170,15 +177,11 @@ impl Log {
 
     /// The trim is written.
     pub(crate) fn trimmed(&mut self, floor: LogPosition) {
-        while let Some(bucket) = self.buckets.front()
-            && bucket.last <= floor
-        {
+        let mut index = lock(&self.index);
+        while let Some(bucket) = index.buckets.pop_front_if(|bucket| bucket.last <= floor) {
             self.bytes -= bucket.bytes;
-            self.buckets.pop_front();
         }
-        self.floor = floor;
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.retain(|_, position| *position >= floor);
+        index.marks.retain(|_, position| *position >= floor);
     }
 
     /// A reader for any thread.
@@ -202,7 +205,7 @@ fn read_floor<R: Read>(store: &R) -> Result<(LogPosition, VersionVector), StoreE
 #[derive(Clone)]
 pub struct LogReader<R> {
     store: R,
-    index: SparseIndex,
+    index: SharedIndex,
 }
 
 /// A piece of the log in delivery order.
@@ -226,8 +229,18 @@ pub struct Grafted {
 }
 
 impl<R: Read> LogReader<R> {
-    /// Entries after a position, up to about `limit` bytes and at least one row of them.
-    pub fn read(&self, after: LogPosition, limit: usize) -> Result<LogChunk, StoreError> {
+    /// Entries after a position, up to about `limit` bytes and at least one row of them. What lies at the
+    /// front and is covered by `known` may be skipped.
+    pub fn read(
+        &self,
+        after: LogPosition,
+        limit: usize,
+        known: Option<&VersionVector>,
+    ) -> Result<LogChunk, StoreError> {
+        let after = match known {
+            Some(known) => after.max(self.covered(known)),
+            None => after,
+        };
         let mut chunk = LogChunk { entries: Vec::new(), next: after, at_end: true };
         let mut bytes = 0;
         let mut first = after;
@@ -266,8 +279,8 @@ impl<R: Read> LogReader<R> {
         to: u64,
         limit: usize,
     ) -> Result<Grafted, StoreError> {
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = index.range((origin, 0)..=(origin, from)).next_back().map(|(_, at)| *at);
+        let index = lock(&self.index);
+        let start = index.marks.range((origin, 0)..=(origin, from)).next_back().map(|(_, at)| *at);
         drop(index);
         let mut found = Grafted::default();
         let mut wanted = from;
@@ -291,20 +304,31 @@ impl<R: Read> LogReader<R> {
         Ok(found)
     }
 
+    /// The end of the longest prefix of whole buckets that a vector covers.
+    fn covered(&self, known: &VersionVector) -> LogPosition {
+        let index = lock(&self.index);
+        let covered = index.buckets.partition_point(|bucket| known.covers(&bucket.vector));
+        match covered.checked_sub(1).and_then(|last| index.buckets.get(last)) {
+            Some(bucket) => bucket.last,
+            None => LogPosition(0),
+        }
+    }
+
     fn visit(
         &self,
         after: LogPosition,
         row: &mut dyn FnMut(LogPosition, Vec<LogEntry>, usize) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let mut failed = None;
-        self.store.scan(Family::Log, &keys::log(after.next()), &[], &mut |key, value| {
-            match (keys::split_log(key), decode_row(value)) {
-                (Some(last), Ok(entries)) => row(last, entries, value.len()),
-                (_, entries) => {
-                    let error = entries.err().unwrap_or(CodecError::Invalid("log key"));
-                    failed = Some(StoreError::corrupt("log row", error));
-                    ControlFlow::Break(())
-                }
+        self.store.scan(Family::Log, &keys::log(after.next()), &[], &mut |key, value| match (
+            keys::split_log(key),
+            decode_row(value),
+        ) {
+            (Some(last), Ok(entries)) => row(last, entries, value.len()),
+            (_, entries) => {
+                let error = entries.err().unwrap_or(CodecError::Invalid("log key"));
+                failed = Some(StoreError::corrupt("log row", error));
+                ControlFlow::Break(())
             }
         })?;
         failed.map_or(Ok(()), Err)

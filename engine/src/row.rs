@@ -369,9 +369,7 @@ impl Row {
     /// reset by the clear's list; the issuer's own entry goes at once.
     pub fn clear(&mut self, context: &VersionVector, issuer: &Origin) {
         self.siblings.retain(|sibling| !context.contains(&sibling.dot));
-        self.counters.retain(|entry| {
-            entry.origin != *issuer || entry.last > context.get(issuer)
-        });
+        self.counters.retain(|entry| entry.origin != *issuer || entry.last > context.get(issuer));
     }
 
     fn insert(&mut self, sibling: Sibling) {

@@ -181,9 +181,15 @@ impl<S: Store> Space<S> {
         let mut prefix = Vec::new();
         keys::slot_prefix(&mut prefix, db, key, slot);
         let Space { store, rows, origins, .. } = self;
-        merged(store, Family::Data, rows, &prefix, &keys::prefix_end(&prefix), origins, |key, row| {
-            visit(&key[prefix.len()..], row)
-        })
+        merged(
+            store,
+            Family::Data,
+            rows,
+            &prefix,
+            &keys::prefix_end(&prefix),
+            origins,
+            |key, row| visit(&key[prefix.len()..], row),
+        )
     }
 
     /// Visits the elements of a set or derived key as clients see them.

@@ -281,12 +281,7 @@ impl<'t, S: Store> Txn<'t, S> {
     }
 
     /// The same for a write that needs the key to be absent or of one type.
-    pub(crate) fn open_for_write_as(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        slot: Slot,
-    ) -> OpResult<Place> {
+    pub(crate) fn open_for_write_as(&mut self, db: u16, key: &[u8], slot: Slot) -> OpResult<Place> {
         let place = self.open(db, key)?;
         if self.at(place).derived.is_none()
             && self.at(place).visible().is_some_and(|visible| visible != slot)
@@ -358,8 +353,7 @@ impl<'t, S: Store> Txn<'t, S> {
     fn clear(&mut self, scope: Scope) -> OpResult<()> {
         let touch = Touch::Clear(self.clears.len());
         let (dot, _) = self.take_dot(&touch);
-        let mut clear =
-            Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
+        let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let names = self.engine.space.rows_in(&clear.scope);
         let names = self.guard(names)?;
         self.touched.insert(touch, Row::default());
@@ -493,11 +487,12 @@ impl<'t, S: Store> Txn<'t, S> {
         after: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Kind) -> ControlFlow<()>,
     ) -> OpResult<()> {
-        let visited = self.engine.space.visit_headers(db, after, &mut |key, header| {
-            match header.visible().and_then(Slot::kind) {
-                Some(kind) => visit(key, kind),
-                None => ControlFlow::Continue(()),
-            }
+        let visited = self.engine.space.visit_headers(db, after, &mut |key, header| match header
+            .visible()
+            .and_then(Slot::kind)
+        {
+            Some(kind) => visit(key, kind),
+            None => ControlFlow::Continue(()),
         });
         self.guard(visited)
     }

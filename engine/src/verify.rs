@@ -37,7 +37,10 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
         })?;
         let visible = keys.iter().filter(|(_, header)| header.visible().is_some()).count() as u64;
         if visible != space.count(db) {
-            return Ok(Err(format!("db {db}: {visible} keys are visible, not {}", space.count(db))));
+            return Ok(Err(format!(
+                "db {db}: {visible} keys are visible, not {}",
+                space.count(db)
+            )));
         }
         for (key, header) in keys {
             for state in &header.slots {
@@ -49,7 +52,10 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
                 })?;
                 if (rows, stored) != (state.rows, state.stored) {
                     let kept = (state.rows, state.stored);
-                    return Ok(Err(format!("{db} {key:?}: {:?} but kept {kept:?}", (rows, stored))));
+                    return Ok(Err(format!(
+                        "{db} {key:?}: {:?} but kept {kept:?}",
+                        (rows, stored)
+                    )));
                 }
             }
             let mut elements = Elements::new();

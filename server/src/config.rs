@@ -47,6 +47,8 @@ pub struct Config {
     pub node_name: String,
     /// Port for peers; 0 for port + 10000.
     pub peer_port: u16,
+    /// Address of the peer port.
+    pub peer_bind: String,
     /// Peers to connect to, `host:port` separated by spaces.
     pub peers: String,
     /// Nodes with another word are refused.
@@ -206,7 +208,7 @@ pub static OPTIONS: &[ConfigOption] = &[
     ),
     option!(
         "log-max-bytes",
-        "1gb",
+        "256mb",
         false,
         "size of the log of commits beyond which its beginning is trimmed",
         |c, t| memory(t, 0, i64::MAX as u64).map(|n| c.log_max_bytes = n),
@@ -227,6 +229,14 @@ pub static OPTIONS: &[ConfigOption] = &[
         "port for peers; 0 for port + 10000",
         |c, t| number(t, 0, 65535).map(|n| c.peer_port = n as u16),
         |c| c.peer_port.to_string()
+    ),
+    option!(
+        "peer-bind",
+        "127.0.0.1",
+        false,
+        "address of the peer port; off loopback a cluster-secret is required",
+        |c, t| word(t).map(|t| c.peer_bind = t),
+        |c| c.peer_bind.clone()
     ),
     option!(
         "peers",

@@ -1,8 +1,8 @@
 //! The port between the engine's thread and the peers' thread: bounded queues both ways.
 //!
 //! The engine's thread never waits for the other one. What it has sealed goes to an outbox that is bounded
-//! in bytes: if the peers' thread does not keep up, the oldest entries are dropped and the gap is flagged,
-//! and replication goes back to reading the log. What peers send waits in a queue of fixed length: when
+//! in bytes: if the peers' thread does not keep up, the oldest entries are dropped; replication sees by the
+//! positions that some are missing, and goes back to reading the log. What peers send waits in a queue of fixed length: when
 //! it is full the peers' thread stops reading its sockets, which is the back-pressure.
 
 use std::fmt;
@@ -13,6 +13,8 @@ use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use lattis_engine::causal::{LogPosition, VersionVector};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
+
+use lattis_replication::Ticket;
 
 use crate::data::Engine;
 
@@ -58,21 +60,17 @@ pub enum Answer {
 
 /// From the peers' thread to the engine's.
 pub enum FromPeers {
-    /// Commits of a link, in order. Answered by `Applied` or `Refused` once the tick is sealed.
+    /// Commits of a link, in order. Answered by what is sealed, or by `Refused`.
     Apply {
-        /// The link they came by.
-        link: u64,
-        /// Named in the answer.
-        ticket: u64,
+        /// Named in a refusal.
+        ticket: Ticket,
         /// Each one follows its predecessors.
         commits: Vec<EncodedCommit>,
     },
     /// A part of a whole state, to be staged; the last one makes it visible.
     Join {
-        /// The link it came by.
-        link: u64,
         /// Named in the answer.
-        ticket: u64,
+        ticket: Ticket,
         /// Opaque here.
         part: Bytes,
         /// Whether the state is complete.
@@ -100,35 +98,17 @@ impl fmt::Debug for FromPeers {
     }
 }
 
-/// Why commits were not applied. The link is to be reset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// They do not follow what is here.
-    Gap,
-    /// They cannot be read.
-    Invalid(String),
-    /// The tick could not be written; to be tried again.
-    Store(String),
-}
-
 /// From the engine's thread to the peers': what happened, in order.
 #[derive(Debug)]
 pub enum ToPeers {
-    /// Commits were applied and written.
-    Applied {
-        /// As in the request.
-        link: u64,
-        /// As in the request.
-        ticket: u64,
-    },
-    /// Commits were not applied.
+    /// A part of a state was staged.
+    Staged(Ticket),
+    /// Commits or a state were not applied, and nothing of the same epoch will be.
     Refused {
         /// As in the request.
-        link: u64,
-        /// As in the request.
-        ticket: u64,
+        ticket: Ticket,
         /// Why.
-        why: Refusal,
+        why: String,
     },
     /// A client's request; its answer is awaited.
     Asked {
@@ -137,8 +117,6 @@ pub enum ToPeers {
         /// What it asks.
         request: PeerRequest,
     },
-    /// The log is on the disk up to there.
-    Synced(LogPosition),
 }
 
 /// What a tick has written.
@@ -159,7 +137,6 @@ pub struct Port {
     events: ArrayQueue<ToPeers>,
     sealed: ArrayQueue<SealedEntries>,
     sealed_bytes: AtomicUsize,
-    gap: AtomicBool,
     listening: AtomicBool,
     wake_engine: mio::Waker,
     wake_peers: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -179,7 +156,6 @@ impl Port {
             events: ArrayQueue::new(QUEUE),
             sealed: ArrayQueue::new(QUEUE),
             sealed_bytes: AtomicUsize::new(0),
-            gap: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             wake_engine,
             wake_peers: OnceLock::new(),
@@ -212,11 +188,6 @@ impl Port {
         let sealed = self.sealed.pop()?;
         self.sealed_bytes.fetch_sub(sealed.size, Ordering::AcqRel);
         Some(sealed)
-    }
-
-    /// Whether entries were dropped since the last call: what follows does not follow what was taken.
-    pub fn take_gap(&self) -> bool {
-        self.gap.swap(false, Ordering::AcqRel)
     }
 
     // ---- the engine's side
@@ -268,7 +239,6 @@ impl Port {
     fn drop_oldest(&self) -> usize {
         let Some(oldest) = self.sealed.pop() else { return 0 };
         self.sealed_bytes.fetch_sub(oldest.size, Ordering::AcqRel);
-        self.gap.store(true, Ordering::Release);
         oldest.size
     }
 
@@ -300,17 +270,16 @@ mod tests {
     }
 
     #[test]
-    fn the_outbox_is_bounded_and_flags_the_gap() {
+    fn the_outbox_is_bounded_and_keeps_the_newest() {
         let poll = mio::Poll::new().unwrap();
         let port = Port::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         port.publish(LogPosition(1), VersionVector::new(), entries(10));
         assert!(port.next_sealed().is_none(), "nobody listens");
-        assert!(!port.tell(ToPeers::Synced(LogPosition(1))));
+        assert!(!port.tell(ToPeers::Staged(Ticket { epoch: 1, number: 1 })));
         port.listen(Box::new(|| ()));
         for position in 1..=10 {
             port.publish(LogPosition(position), VersionVector::new(), entries(OUTBOX_BYTES / 4));
         }
-        assert!(port.take_gap() && !port.take_gap());
         let rest: Vec<u64> =
             std::iter::from_fn(|| port.next_sealed()).map(|s| s.position.0).collect();
         assert_eq!(rest, [8, 9, 10]);
@@ -318,7 +287,6 @@ mod tests {
         for position in 0..2 * QUEUE as u64 {
             port.publish(LogPosition(position), VersionVector::new(), entries(1));
         }
-        assert!(port.take_gap());
         assert_eq!(std::iter::from_fn(|| port.next_sealed()).count(), QUEUE);
     }
 }

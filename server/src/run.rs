@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lattis_engine::causal::NodeId;
-use lattis_engine::engine::{EngineConfig, Fresh, OpenError};
+use lattis_engine::{EngineConfig, Fresh, OpenError};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Poll, Waker};
 use rand_chacha::ChaCha20Rng;
@@ -36,11 +36,9 @@ pub fn run(mut config: Config) -> Result<(), String> {
     let waker = Waker::new(poll.registry(), WAKER).map_err(|error| format!("eventfd: {error}"))?;
     let port = Arc::new(Port::new(waker));
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
-    let syncer = match data::syncer(&engine) {
-        Some(sync) => Some(Syncer::start(sync).map_err(|error| format!("thread: {error}"))?),
-        None => None,
-    };
-    peers::start(&config, Arc::clone(&port)).map_err(|error| format!("peers: {error}"))?;
+    let syncer =
+        Syncer::start(data::syncer(&engine)).map_err(|error| format!("thread: {error}"))?;
+    peers::start(&config, &engine, Arc::clone(&port)).map_err(|error| format!("peers: {error}"))?;
     banner(&config, &engine);
     let now = Instant::now();
     let world = World {
@@ -69,13 +67,10 @@ pub fn run(mut config: Config) -> Result<(), String> {
 fn open(config: &Config, random: &mut ChaCha20Rng) -> Result<Engine, String> {
     let directory = config.dir.display();
     std::fs::create_dir_all(&config.dir).map_err(|error| format!("{directory}: {error}"))?;
-    let store = data::open(&config.dir, config.cache_bytes as u64)
-        .map_err(|error| format!("opening {directory} failed: {error}"))?;
-    let engine_config = EngineConfig {
-        databases: config.databases,
-        cache_bytes: config.cache_bytes,
-        log_max_bytes: config.log_max_bytes,
-    };
+    let store =
+        data::open(&config.dir).map_err(|error| format!("opening {directory} failed: {error}"))?;
+    let engine_config =
+        EngineConfig { cache_bytes: config.cache_bytes, log_max_bytes: config.log_max_bytes };
     let fresh = Fresh { node: NodeId(random.next_u64()), nonce: random.next_u64() };
     Engine::open(store, engine_config, fresh, wall_clock()).map_err(|error| match error {
         OpenError::Store(error) => format!("opening {directory} failed: {error}"),

@@ -12,9 +12,11 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lattis_engine::causal::{LogPosition, Millis};
-use lattis_engine::engine::Refused;
+use lattis_engine::Staged;
+use lattis_engine::causal::Millis;
+use lattis_engine::commit::EncodedCommit;
 use lattis_engine::store::StoreError;
+use lattis_replication::Ticket;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
@@ -24,7 +26,7 @@ use crate::data::{Engine, Tick};
 use crate::net::conn::{Conn, Done, Effect, Pool};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
-use crate::port::{Answer, FromPeers, Port, Refusal, ToPeers};
+use crate::port::{Answer, FromPeers, Port, ToPeers};
 use crate::session::Session;
 use crate::stats::Counter;
 use crate::sync::{self, Syncer};
@@ -49,6 +51,8 @@ const BYTES_PER_TICK: usize = 8 << 20;
 const ACCEPTS_PER_TICK: usize = 1000;
 /// Messages of peers in one tick.
 const MESSAGES_PER_TICK: usize = 256;
+/// Bytes of a peer's state that are staged at most.
+const STAGE_BYTES: usize = 4 << 30;
 /// Keys expired in one tick.
 const EXPIRED_PER_TICK: usize = 1000;
 
@@ -58,7 +62,7 @@ pub struct Loop {
     poll: Poll,
     listeners: Vec<TcpListener>,
     signals: UnixStream,
-    syncer: Option<Syncer>,
+    syncer: Syncer,
     shell: Shell,
 }
 
@@ -80,7 +84,13 @@ struct Shell {
     wants_tracking: bool,
     work: Work,
     /// What to tell the peers' thread once the tick is sealed.
-    applied: Vec<(u64, u64, Option<Refusal>)>,
+    answers: Vec<ToPeers>,
+    /// Tickets of commits that this tick has applied.
+    applied: Vec<Ticket>,
+    /// Everything of this epoch and before is refused: it may follow what was refused.
+    refused_epoch: Option<u64>,
+    /// The state of a peer as far as it has arrived.
+    staged: Option<(Ticket, Staged)>,
     accept_again: bool,
 }
 
@@ -117,7 +127,7 @@ pub struct Parts {
     /// Readable when a signal asks to stop.
     pub signals: UnixStream,
     /// The thread of `everysec`.
-    pub syncer: Option<Syncer>,
+    pub syncer: Syncer,
     /// The rest.
     pub world: World,
 }
@@ -145,7 +155,10 @@ impl Loop {
             tracking: false,
             wants_tracking: false,
             work: Work::default(),
+            answers: Vec::new(),
             applied: Vec::new(),
+            refused_epoch: None,
+            staged: None,
             accept_again: false,
         };
         Ok(Loop {
@@ -182,7 +195,7 @@ impl Loop {
             }
         }
         self.shell.flush_everyone();
-        drop(self.syncer.take());
+        drop(self.syncer);
         self.engine.close().map_err(|error| format!("closing the store failed: {error}"))
     }
 
@@ -263,9 +276,7 @@ impl Loop {
         shell.work = Work::default();
         self.engine.track_changes(shell.tracking);
         let sync = shell.world.config.appendfsync == AppendFsync::Always;
-        if let Some(syncer) = &self.syncer {
-            syncer.wait_if_late();
-        }
+        self.syncer.wait_if_late();
         let mut tick = self.engine.tick(shell.world.now);
         shell.serve_clients(&mut tick);
         shell.serve_peers(&mut tick, &mut inspections);
@@ -282,15 +293,10 @@ impl Loop {
             Ok(None) => shell.settle(None),
             Ok(Some(sealed)) => {
                 shell.world.stats.add(Counter::Ticks, 1);
-                if let Some(syncer) = &self.syncer {
-                    syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
-                }
+                self.syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
                 shell.world.port.publish(sealed.position, sealed.vector, sealed.entries);
                 shell.world.facts.position = sealed.position.0;
                 shell.settle(None);
-                if sync {
-                    shell.world.port.tell(ToPeers::Synced(sealed.position));
-                }
             }
             Err(error) => self.unhappen(&error),
         }
@@ -305,10 +311,10 @@ impl Loop {
         shell.world.stats.add(Counter::FailedTicks, 1);
         eprintln!("lattis-server: writing failed: {error}");
         let why = commands::store_refusal(error);
-        if matches!(error, StoreError::Unknown(_) | StoreError::Corrupt(_)) {
-            // Dots of the lost batch may be on the disk: nothing may be minted before a new incarnation is.
-            let text = String::from_utf8_lossy(why.line()).into_owned();
-            shell.world.refuse_writes = Some(text);
+        if !matches!(error, StoreError::Full(_)) {
+            // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation is
+            // synced, which is what a start does.
+            sync::fail(error);
         }
         let mut tick = self.engine.tick(shell.world.now);
         for slot in shell.touched.clone() {
@@ -326,28 +332,8 @@ impl Loop {
     }
 
     fn every_second(&mut self) {
-        let world = &self.shell.world;
-        if self.syncer.is_none() && world.config.appendfsync == AppendFsync::EverySec {
-            if let Err(error) = self.engine.sync() {
-                sync::fail(&error);
-            }
-            let position = LogPosition(world.facts.position);
-            world.port.tell(ToPeers::Synced(position));
-        }
-        self.recover();
         self.shell.close_idle();
         self.shell.accept_again = true;
-    }
-
-    /// Leaves the state in which writes are refused: a new incarnation, synced, ends the doubt about what
-    /// is on the disk.
-    fn recover(&mut self) {
-        if self.shell.world.refuse_writes.is_some()
-            && crate::data::recover(&mut self.engine, self.shell.world.now)
-        {
-            self.shell.world.refuse_writes = None;
-            eprintln!("lattis-server: writing works again");
-        }
     }
 }
 
@@ -754,33 +740,60 @@ impl Shell {
             }
             match port.next_message() {
                 None => break,
-                Some(FromPeers::Apply { link, ticket, commits }) => {
-                    let mut refusal = None;
-                    for commit in &commits {
-                        self.work.bytes += commit.body.len();
-                        match tick.apply(commit) {
-                            Ok(_) => self.world.stats.add(Counter::RemoteCommits, 1),
-                            Err(why) => {
-                                refusal = Some(match why {
-                                    Refused::Gap => Refusal::Gap,
-                                    Refused::Invalid(why) => Refusal::Invalid(why),
-                                    Refused::Store(error) => Refusal::Store(error.to_string()),
-                                });
-                                break;
-                            }
-                        }
-                    }
-                    self.applied.push((link, ticket, refusal));
-                    self.note_changes(tick);
-                }
-                Some(FromPeers::Join { link, ticket, .. }) => {
-                    let why = Refusal::Invalid("state transfer is not supported".into());
-                    self.applied.push((link, ticket, Some(why)));
+                Some(FromPeers::Apply { ticket, commits }) => self.apply(tick, ticket, &commits),
+                Some(FromPeers::Join { ticket, part, last }) => {
+                    self.join(tick, ticket, &part, last);
                 }
                 Some(FromPeers::Answer { client, answer }) => self.answer(client, &answer),
                 Some(FromPeers::Inspect(inspect)) => inspections.push(inspect),
             }
         }
+    }
+
+    /// Applies commits of a peer. What is refused makes everything refused that may follow from it.
+    fn apply(&mut self, tick: &mut Tick<'_>, ticket: Ticket, commits: &[EncodedCommit]) {
+        if self.refused_epoch >= Some(ticket.epoch) {
+            return;
+        }
+        self.applied.push(ticket);
+        for commit in commits {
+            self.work.bytes += commit.body.len();
+            match tick.apply(commit) {
+                Ok(applied) => self.world.stats.add(Counter::RemoteCommits, u64::from(applied)),
+                Err(why) => return self.refuse_ticket(ticket, why.to_string()),
+            }
+        }
+        self.note_changes(tick);
+    }
+
+    /// Stages a part of a peer's state; the last one makes all of it visible in this tick.
+    fn join(&mut self, tick: &mut Tick<'_>, ticket: Ticket, part: &[u8], last: bool) {
+        if self.refused_epoch >= Some(ticket.epoch) {
+            return;
+        }
+        let (_, mut staged) = self
+            .staged
+            .take()
+            .filter(|(current, _)| *current == ticket)
+            .unwrap_or_else(|| (ticket, Staged::new(STAGE_BYTES)));
+        self.work.bytes += part.len();
+        if let Err(why) = staged.add(part) {
+            return self.refuse_ticket(ticket, why.to_string());
+        }
+        if !last {
+            self.staged = Some((ticket, staged));
+            self.answers.push(ToPeers::Staged(ticket));
+            return;
+        }
+        self.applied.push(ticket);
+        // A store that fails here fails the tick, and the ticket with it.
+        let _ = tick.join(&staged);
+        self.note_changes(tick);
+    }
+
+    fn refuse_ticket(&mut self, ticket: Ticket, why: String) {
+        self.refused_epoch = Some(ticket.epoch);
+        self.answers.push(ToPeers::Refused { ticket, why });
     }
 
     /// Gives a blocked client its reply and lets it go on.
@@ -803,15 +816,12 @@ impl Shell {
 
     /// The tick is over: tells the peers' thread what became of its commits.
     fn settle(&mut self, failed: Option<&StoreError>) {
-        for (link, ticket, refusal) in self.applied.drain(..) {
-            let refusal = match failed {
-                Some(error) => Some(Refusal::Store(error.to_string())),
-                None => refusal,
-            };
-            self.world.port.tell(match refusal {
-                None => ToPeers::Applied { link, ticket },
-                Some(why) => ToPeers::Refused { link, ticket, why },
-            });
+        let applied = std::mem::take(&mut self.applied);
+        if let (Some(error), Some(first)) = (failed, applied.first()) {
+            self.refuse_ticket(*first, error.to_string());
+        }
+        for answer in self.answers.drain(..) {
+            self.world.port.tell(answer);
         }
     }
 

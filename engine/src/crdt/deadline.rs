@@ -46,11 +46,7 @@ impl Decision {
 }
 
 /// The payload of a decision; without a dot it is decided by the very effect that writes it.
-pub(crate) fn encode(
-    time: Option<Millis>,
-    dot: Option<&Dot>,
-    replaces: &VersionVector,
-) -> Bytes {
+pub(crate) fn encode(time: Option<Millis>, dot: Option<&Dot>, replaces: &VersionVector) -> Bytes {
     let mut out = Writer::new();
     out.varint(time.map_or(0, |time| time.0.saturating_add(1)));
     match dot {

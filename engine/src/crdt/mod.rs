@@ -72,14 +72,8 @@ pub struct TypeRecord {
 }
 
 /// All types, by slot.
-pub static TYPES: [&TypeRecord; 6] = [
-    &birth::TYPE,
-    &deadline::TYPE,
-    &crate::dataflow::TYPE,
-    &string::TYPE,
-    &set::TYPE,
-    &hash::TYPE,
-];
+pub static TYPES: [&TypeRecord; 6] =
+    [&birth::TYPE, &deadline::TYPE, &crate::dataflow::TYPE, &string::TYPE, &set::TYPE, &hash::TYPE];
 
 impl Slot {
     /// The slot with that number.

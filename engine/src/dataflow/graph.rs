@@ -61,7 +61,7 @@ impl Graph {
             .collect();
         winners.sort_by_key(|(sibling, target, _)| (sibling.hlc, sibling.dot.origin, *target));
         let mut graph = Graph::default();
-        for (sibling, target, definition) in winners {
+        for (_, target, definition) in winners {
             if let Some(path) = graph.cycle(target, &definition.sources) {
                 graph.suspended.insert(target.clone(), path);
                 continue;

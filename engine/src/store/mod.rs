@@ -35,14 +35,8 @@ pub enum Family {
 
 impl Family {
     /// All families, in the order of their numbers.
-    pub const ALL: [Family; 6] = [
-        Family::Data,
-        Family::Keys,
-        Family::Log,
-        Family::Dots,
-        Family::Derived,
-        Family::System,
-    ];
+    pub const ALL: [Family; 6] =
+        [Family::Data, Family::Keys, Family::Log, Family::Dots, Family::Derived, Family::System];
 
     /// The name of the column family.
     pub fn name(self) -> &'static str {

@@ -31,11 +31,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
-        RocksOptions {
-            block_cache_bytes: 64 << 20,
-            memtable_bytes: 8 << 20,
-            wal_bytes: 128 << 20,
-        }
+        RocksOptions { block_cache_bytes: 64 << 20, memtable_bytes: 8 << 20, wal_bytes: 128 << 20 }
     }
 }
 
@@ -172,10 +168,7 @@ fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
     options
 }
 
-fn drive(
-    mut rows: rocksdb::DBRawIterator<'_>,
-    visit: &mut Visit<'_>,
-) -> Result<(), StoreError> {
+fn drive(mut rows: rocksdb::DBRawIterator<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
         if visit(key, value).is_break() {

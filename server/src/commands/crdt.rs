@@ -53,7 +53,7 @@ fn meta(call: &mut Call<'_, '_>) -> CommandResult {
         reply.bulk(b"visible");
         reply.boolean(slot.visible);
         reply.bulk(b"born");
-        reply.display(&slot.born);
+        reply.display(&format_args!("{} {}", slot.born.0, slot.born.1));
         reply.bulk(b"live");
         reply.count(slot.live);
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lattis_engine::causal::Millis;
-use lattis_engine::txn::{OpError, Ttl};
+use lattis_engine::{OpError, Ttl};
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
 use crate::stats::Counter;

@@ -2,7 +2,6 @@
 //!
 //! Prints commands and replies as redis-cli would, with the node they went to. Fails where a reply is
 //! not what docs/semantics.md promises.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is the demo's failure
 
 use lattis_tests::cluster::Cluster;
 use lattis_tests::process::server_is_written;

@@ -5,7 +5,6 @@
 //! attached), `propagation` (from a write on one node until it can be read on another), `bindings`
 //! (what a binding costs per change) and `flush` (latency while memtables are written out).
 //! `--subject redis` puts a second Redis in Lattis's place: what it then shows is noise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic ends the measurement
 
 mod bindings;
 mod commands;

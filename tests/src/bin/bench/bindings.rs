@@ -51,7 +51,8 @@ pub fn run(options: &Options) {
         let (least, most) = spread(&ratios);
         let (bare_cpu, bound_cpu) = (median(&cpus[0]), median(&cpus[1]));
         println!(
-            "| {members} | {:.0} | {:.0} | {:.2} ({least:.2}-{most:.2}) | {bare_cpu:.2} | {bound_cpu:.2} | {:.2} |",
+            "| {members} | {:.0} | {:.0} | {:.2} ({least:.2}-{most:.2}) | {bare_cpu:.2} \
+             | {bound_cpu:.2} | {:.2} |",
             median(&rates[0]),
             median(&rates[1]),
             median(&ratios),

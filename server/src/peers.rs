@@ -458,19 +458,21 @@ impl Driver {
     }
 }
 
+/// One line of PEER.LIST: name, address, state, node id, incarnation, lag in commits and in milliseconds,
+/// bytes in and out, last error.
 fn peer_answer(peer: PeerInfo) -> Answer {
     let number = |n: u64| Answer::Integer(i64::try_from(n).unwrap_or(i64::MAX));
-    Answer::Map(vec![
-        ("name", Answer::Text(peer.name)),
-        ("address", Answer::Text(peer.address)),
-        ("state", Answer::Text(peer.state.into())),
-        ("node-id", Answer::Text(peer.node.map_or_else(String::new, |node| node.to_string()))),
-        ("incarnation", number(u64::from(peer.incarnation))),
-        ("lag-commits", number(peer.lag_commits)),
-        ("lag-ms", number(peer.lag_ms)),
-        ("bytes-in", number(peer.bytes_in)),
-        ("bytes-out", number(peer.bytes_out)),
-        ("last-error", Answer::Text(peer.last_error.unwrap_or_default())),
+    Answer::Array(vec![
+        Answer::Text(peer.name),
+        Answer::Text(peer.address),
+        Answer::Text(peer.state.into()),
+        Answer::Text(peer.node.map_or_else(String::new, |node| node.to_string())),
+        number(u64::from(peer.incarnation)),
+        number(peer.lag_commits),
+        number(peer.lag_ms),
+        number(peer.bytes_in),
+        number(peer.bytes_out),
+        Answer::Text(peer.last_error.unwrap_or_default()),
     ])
 }
 

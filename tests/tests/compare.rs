@@ -1,0 +1,106 @@
+//! The same stream of random commands to Lattis and to a real Redis: no reply may differ.
+//!
+//! `COMPARE_SEED` and `COMPARE_COUNT` choose another stream or a longer one.
+
+use std::io;
+
+use lattis_tests::compare::{Covered, Difference, Endpoint, Words, compare};
+use lattis_tests::process::{NodeConfig, Server, server_is_written};
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+fn connections(server: &Server) -> [Box<dyn Endpoint>; 2] {
+    [Box::new(server.client()), Box::new(server.client())]
+}
+
+fn run(first: &Server, second: &Server, protocol: u8, count: usize) -> Covered {
+    let seed = setting("COMPARE_SEED", 1) + u64::from(protocol);
+    let (mut left, mut right) = (connections(first), connections(second));
+    match compare(seed, protocol, count, &mut left, &mut right) {
+        Ok(covered) => covered,
+        Err(difference) => {
+            panic!("{} (first) and {} (second) differ\n{difference:?}", first.name(), second.name())
+        }
+    }
+}
+
+/// The harness forgives a correct server, and its stream is worth sending: every command succeeds
+/// often, and every one that takes arguments fails sometimes.
+#[test]
+fn redis_equals_redis() {
+    let (first, second) = (Server::redis(&[]), Server::redis(&[]));
+    let mut all = Covered::default();
+    for protocol in [2, 3] {
+        for (name, (replies, errors)) in run(&first, &second, protocol, 20_000).0 {
+            let sum = all.0.entry(name).or_default();
+            *sum = (sum.0 + replies, sum.1 + errors);
+        }
+    }
+    assert_eq!(all.0.len(), 51, "commands of the grammar that were sent");
+    for (name, (replies, errors)) in &all.0 {
+        let good = replies - errors;
+        assert!(name == "NOSUCH" || good >= 20, "{name} succeeded {good} times of {replies}");
+        let plain = ["PING", "DBSIZE", "MULTI", "EXEC", "DISCARD", "UNWATCH"];
+        assert!(plain.contains(&&name[..]) || *errors > 0, "{name} never failed in {replies}");
+    }
+}
+
+/// An endpoint that changes one byte of one reply.
+struct Tampered {
+    inner: Box<dyn Endpoint>,
+    calls: usize,
+    at: usize,
+}
+
+impl Endpoint for Tampered {
+    fn ask(&mut self, words: &Words) -> io::Result<Vec<u8>> {
+        let mut reply = self.inner.ask(words)?;
+        self.calls += 1;
+        if self.calls >= self.at && reply.starts_with(b"$") && reply.len() > 5 {
+            let last = reply.len() - 3;
+            reply[last] ^= 1;
+            self.at = usize::MAX;
+        }
+        Ok(reply)
+    }
+}
+
+/// The harness notices one changed byte in thousands of replies, and says where.
+#[test]
+fn a_tampered_reply_is_found() {
+    let (first, second) = (Server::redis(&[]), Server::redis(&[]));
+    let mut left = connections(&first);
+    let [one, other] = connections(&second);
+    let mut right =
+        [Box::new(Tampered { inner: one, calls: 0, at: 3000 }) as Box<dyn Endpoint>, other];
+    let difference: Box<Difference> =
+        compare(1, 2, 10_000, &mut left, &mut right).expect_err("the tampered reply");
+    assert!(difference.index >= 3000, "{difference:?}");
+    assert_eq!(difference.left.len(), difference.right.len(), "{difference:?}");
+    assert!(!difference.before.is_empty());
+    let report = format!("{difference:?}");
+    assert!(report.contains("seed 1, RESP2, command"), "{report}");
+}
+
+fn lattis_equals_redis(protocol: u8) {
+    if !server_is_written() {
+        return;
+    }
+    let lattis = Server::lattis(&NodeConfig::new("compared"));
+    let redis = Server::redis(&[]);
+    let covered = run(&lattis, &redis, protocol, setting("COMPARE_COUNT", 50_000) as usize);
+    let commands: usize = covered.0.values().map(|(replies, _)| replies).sum();
+    println!("RESP{protocol}: {commands} commands, no difference");
+}
+
+#[test]
+fn lattis_equals_redis_in_resp2() {
+    lattis_equals_redis(2);
+}
+
+#[test]
+fn lattis_equals_redis_in_resp3() {
+    lattis_equals_redis(3);
+}

@@ -12,15 +12,17 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lattis_engine::causal::{LogPosition, Millis};
-use lattis_engine::engine::Refused;
+use lattis_engine::causal::{LogPosition, Millis, NodeId};
+use lattis_engine::engine::Fresh;
 use lattis_engine::store::StoreError;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
 
 use crate::commands::{self, Call, Command, CommandError, flag};
 use crate::config::AppendFsync;
-use crate::data::{Engine, Tick};
+use crate::data::{self, Engine, Tick};
 use crate::net::conn::{Conn, Done, Effect, Pool};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
@@ -57,7 +59,8 @@ pub struct Loop {
     engine: Engine,
     poll: Poll,
     listeners: Vec<TcpListener>,
-    signals: UnixStream,
+    /// Kept open for the poll.
+    _signals: UnixStream,
     syncer: Option<Syncer>,
     shell: Shell,
 }
@@ -152,7 +155,7 @@ impl Loop {
             engine: parts.engine,
             poll: parts.poll,
             listeners: parts.listeners,
-            signals: parts.signals,
+            _signals: parts.signals,
             syncer: parts.syncer,
             shell,
         })
@@ -183,7 +186,7 @@ impl Loop {
         }
         self.shell.flush_everyone();
         drop(self.syncer.take());
-        self.engine.close().map_err(|error| format!("closing the store failed: {error}"))
+        data::close(self.engine).map_err(|error| format!("closing the store failed: {error}"))
     }
 
     fn timeout(&self) -> Duration {
@@ -220,17 +223,9 @@ impl Loop {
                 }
             }
         }
-        if self.shell.world.shutdown {
-            self.signals_seen();
-        }
         if accept {
             self.accept();
         }
-    }
-
-    fn signals_seen(&mut self) {
-        eprintln!("lattis-server: stopping");
-        let _ = self.signals.flush();
     }
 
     fn accept(&mut self) {
@@ -342,9 +337,12 @@ impl Loop {
     /// Leaves the state in which writes are refused: a new incarnation, synced, ends the doubt about what
     /// is on the disk.
     fn recover(&mut self) {
-        if self.shell.world.refuse_writes.is_some()
-            && crate::data::recover(&mut self.engine, self.shell.world.now)
-        {
+        if self.shell.world.refuse_writes.is_none() {
+            return;
+        }
+        let mut random = ChaCha20Rng::from_os_rng();
+        let fresh = Fresh { node: NodeId(random.next_u64()), nonce: random.next_u64() };
+        if data::recover(&mut self.engine, fresh, self.shell.world.now) {
             self.shell.world.refuse_writes = None;
             eprintln!("lattis-server: writing works again");
         }
@@ -761,11 +759,7 @@ impl Shell {
                         match tick.apply(commit) {
                             Ok(_) => self.world.stats.add(Counter::RemoteCommits, 1),
                             Err(why) => {
-                                refusal = Some(match why {
-                                    Refused::Gap => Refusal::Gap,
-                                    Refused::Invalid(why) => Refusal::Invalid(why),
-                                    Refused::Store(error) => Refusal::Store(error.to_string()),
-                                });
+                                refusal = Some(data::refusal(&why));
                                 break;
                             }
                         }

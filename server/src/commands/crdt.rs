@@ -3,6 +3,7 @@
 use super::keys::kind_name;
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
 use super::{sets, strings};
+use crate::data;
 use crate::net::request::integer;
 
 fn set(call: &mut Call<'_, '_>) -> CommandResult {
@@ -53,7 +54,7 @@ fn meta(call: &mut Call<'_, '_>) -> CommandResult {
         reply.bulk(b"visible");
         reply.boolean(slot.visible);
         reply.bulk(b"born");
-        reply.display(&slot.born);
+        reply.display(&data::born(slot));
         reply.bulk(b"live");
         reply.count(slot.live);
     }

@@ -4,8 +4,11 @@
 use std::path::Path;
 
 use lattis_engine::causal::{Hlc, Millis};
-use lattis_engine::engine::{EngineConfig, Fresh, OpenError, Refused};
+use lattis_engine::engine::{EngineConfig, OpenError};
 use lattis_engine::txn::SlotInfo;
+
+pub use lattis_engine::engine::{Fresh, Refused};
+pub use lattis_engine::txn::{OpError, Ttl};
 
 use crate::config::Config;
 use crate::port::Refusal;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::data::Fresh;
 use lattis_engine::causal::NodeId;
-use lattis_engine::engine::Fresh;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Poll, Waker};
 use rand_chacha::ChaCha20Rng;

@@ -12,8 +12,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::data::Fresh;
 use lattis_engine::causal::{LogPosition, Millis, NodeId};
-use lattis_engine::engine::Fresh;
 use lattis_engine::store::StoreError;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};

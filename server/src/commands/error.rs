@@ -1,7 +1,7 @@
 //! What clients are told when a command is refused, in Redis's words.
 
+use crate::data::OpError;
 use lattis_engine::store::StoreError;
-use lattis_engine::txn::OpError;
 
 use crate::net::request::Args;
 

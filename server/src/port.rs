@@ -56,6 +56,9 @@ pub enum Answer {
     Map(Vec<(&'static str, Answer)>),
 }
 
+/// Something to do with the engine between two ticks.
+pub type Inspect = Box<dyn FnOnce(&mut Engine) + Send>;
+
 /// From the peers' thread to the engine's.
 pub enum FromPeers {
     /// Commits of a link, in order. Answered by `Applied` or `Refused` once the tick is sealed.
@@ -86,7 +89,7 @@ pub enum FromPeers {
         answer: Answer,
     },
     /// Something to do with the engine between two ticks: taking a snapshot, reading the vector.
-    Inspect(Box<dyn FnOnce(&mut Engine) + Send>),
+    Inspect(Inspect),
 }
 
 impl fmt::Debug for FromPeers {

@@ -26,7 +26,7 @@ use crate::data::{self, Engine, Tick};
 use crate::net::conn::{Conn, Done, Effect, Pool};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
-use crate::port::{Answer, FromPeers, Port, Refusal, ToPeers};
+use crate::port::{Answer, FromPeers, Inspect, Port, Refusal, ToPeers};
 use crate::session::Session;
 use crate::stats::Counter;
 use crate::sync::{self, Syncer};
@@ -246,7 +246,7 @@ impl Loop {
     }
 
     /// One tick. What the peers' thread wants to do with the engine comes back, to be done after it.
-    fn tick(&mut self) -> Vec<Box<dyn FnOnce(&mut Engine) + Send>> {
+    fn tick(&mut self) -> Vec<Inspect> {
         let mut inspections = Vec::new();
         let shell = &mut self.shell;
         let due = self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
@@ -583,7 +583,11 @@ impl Shell {
                     session.closing = true;
                     return done;
                 }
-                self.refuse(session, out, &error);
+                if name.eq_ignore_ascii_case(b"EXEC") {
+                    self.abort(session, out, &error);
+                } else {
+                    self.refuse(session, out, &error);
+                }
                 return done;
             }
         };
@@ -634,6 +638,13 @@ impl Shell {
         self.world.stats.add(Counter::Errors, 1);
         session.fail_transaction();
         Reply::new(out, session.resp3).error(error.line());
+    }
+
+    /// Refuses an EXEC that cannot be run: the transaction is over.
+    fn abort(&mut self, session: &mut Session, out: &mut Vec<u8>, error: &CommandError) {
+        session.multi = None;
+        self.world.watch.unwatch(session);
+        self.refuse(session, out, &CommandError::aborted(error));
     }
 
     /// Runs a command as a commit of its own. What an error leaves behind is its text.
@@ -714,9 +725,7 @@ impl Shell {
             }
             Effect::Write => reply.error(why.line()),
             Effect::Exec(queue) if queue.flags & flag::WRITE != 0 => {
-                let text = String::from_utf8_lossy(why.line());
-                let text = format!("EXECABORT Transaction discarded because of: {text}");
-                reply.error(text.as_bytes());
+                reply.error(CommandError::aborted(why).line());
             }
             Effect::Exec(queue) => {
                 reply.array(queue.len());
@@ -740,11 +749,7 @@ impl Shell {
 
     // ---- peers
 
-    fn serve_peers(
-        &mut self,
-        tick: &mut Tick<'_>,
-        inspections: &mut Vec<Box<dyn FnOnce(&mut Engine) + Send>>,
-    ) {
+    fn serve_peers(&mut self, tick: &mut Tick<'_>, inspections: &mut Vec<Inspect>) {
         let port: Arc<Port> = Arc::clone(&self.world.port);
         for _ in 0..MESSAGES_PER_TICK {
             if self.work.is_full() {

@@ -37,6 +37,13 @@ impl CommandError {
         CommandError::text(format!("ERR wrong number of arguments for '{name}' command"))
     }
 
+    /// What EXEC answers if that is why it cannot be run.
+    pub fn aborted(why: &CommandError) -> CommandError {
+        let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+        text.extend_from_slice(why.line().strip_prefix(b"ERR ").unwrap_or(why.line()));
+        CommandError::Text(text)
+    }
+
     /// The line, without the leading `-`.
     pub fn line(&self) -> &[u8] {
         match self {

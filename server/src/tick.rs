@@ -41,6 +41,8 @@ const CLIENTS: usize = 16;
 
 /// The loop looks around at least that often.
 const CRON: Duration = Duration::from_millis(100);
+/// Failed writes are reported no more often than that.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// Commands of one connection in one tick.
 const COMMANDS_PER_CLIENT: usize = 1024;
 /// Commands of all connections in one tick.
@@ -62,6 +64,8 @@ pub struct Loop {
     /// Kept open for the poll.
     _signals: UnixStream,
     syncer: Option<Syncer>,
+    /// When a failed write was last reported.
+    complained: Option<Instant>,
     shell: Shell,
 }
 
@@ -157,6 +161,7 @@ impl Loop {
             listeners: parts.listeners,
             _signals: parts.signals,
             syncer: parts.syncer,
+            complained: None,
             shell,
         })
     }
@@ -298,7 +303,10 @@ impl Loop {
     fn unhappen(&mut self, error: &StoreError) {
         let shell = &mut self.shell;
         shell.world.stats.add(Counter::FailedTicks, 1);
-        eprintln!("lattis-server: writing failed: {error}");
+        if self.complained.is_none_or(|at| shell.world.instant.duration_since(at) >= COMPLAINTS) {
+            self.complained = Some(shell.world.instant);
+            eprintln!("lattis-server: writing failed, writers are refused: {error}");
+        }
         let why = commands::store_refusal(error);
         if matches!(error, StoreError::Unknown(_) | StoreError::Corrupt(_)) {
             // Dots of the lost batch may be on the disk: nothing may be minted before a new incarnation is.

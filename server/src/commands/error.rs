@@ -86,7 +86,10 @@ fn refusal(error: &OpError, key: &[u8]) -> CommandError {
 /// What a client is told whose command the store could not carry out.
 pub fn store_refusal(error: &StoreError) -> CommandError {
     match error {
-        StoreError::Full(_) | StoreError::Unknown(_) => {
+        StoreError::Full(_) => {
+            CommandError::Fixed("MISCONF Errors writing to the AOF file: No space left on device")
+        }
+        StoreError::Unknown(_) => {
             CommandError::text(format!("MISCONF Errors writing to the AOF file: {error}"))
         }
         StoreError::Corrupt(_) => CommandError::text(format!("ERR storage: {error}")),

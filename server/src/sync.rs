@@ -24,6 +24,10 @@ struct State {
     began: Option<Instant>,
     /// Something was written since the last sync began.
     dirty: bool,
+    /// Position of the last entry that was written.
+    written: u64,
+    /// Position up to which everything is on the disk.
+    synced: u64,
     /// Whether to sync at all (CONFIG SET appendfsync).
     enabled: bool,
     stop: bool,
@@ -44,10 +48,16 @@ impl Syncer {
         Ok(Syncer { shared })
     }
 
-    /// Notes that something was written, and whether it is to be synced each second.
-    pub fn wrote(&self, enabled: bool) {
+    /// Position of the log up to which everything is on the disk, as far as this thread has seen to it.
+    pub fn synced(&self) -> u64 {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).synced
+    }
+
+    /// Notes that the log was written up to a position, and whether it is to be synced each second.
+    pub fn wrote(&self, position: u64, enabled: bool) {
         let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.dirty = true;
+        state.written = position;
         state.enabled = enabled;
     }
 
@@ -87,6 +97,7 @@ fn run(shared: &(Mutex<State>, Condvar), sync: &SyncFn) {
         }
         state.dirty = false;
         state.began = Some(Instant::now());
+        let position = state.written;
         drop(state);
         let result = sync();
         if let Err(error) = result {
@@ -94,6 +105,7 @@ fn run(shared: &(Mutex<State>, Condvar), sync: &SyncFn) {
         }
         state = lock.lock().unwrap_or_else(PoisonError::into_inner);
         state.began = None;
+        state.synced = position;
         changed.notify_all();
     }
 }

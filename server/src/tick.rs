@@ -64,6 +64,8 @@ pub struct Loop {
     /// Kept open for the poll.
     _signals: UnixStream,
     syncer: Option<Syncer>,
+    /// What the peers' thread was last told to be on the disk.
+    told: u64,
     /// When a failed write was last reported.
     complained: Option<Instant>,
     shell: Shell,
@@ -161,6 +163,7 @@ impl Loop {
             listeners: parts.listeners,
             _signals: parts.signals,
             syncer: parts.syncer,
+            told: 0,
             complained: None,
             shell,
         })
@@ -283,7 +286,8 @@ impl Loop {
             Ok(Some(sealed)) => {
                 shell.world.stats.add(Counter::Ticks, 1);
                 if let Some(syncer) = &self.syncer {
-                    syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
+                    let each_second = shell.world.config.appendfsync == AppendFsync::EverySec;
+                    syncer.wrote(sealed.position.0, each_second);
                 }
                 shell.world.port.publish(sealed.position, sealed.vector, sealed.entries);
                 shell.world.facts.position = sealed.position.0;
@@ -330,12 +334,20 @@ impl Loop {
 
     fn every_second(&mut self) {
         let world = &self.shell.world;
-        if self.syncer.is_none() && world.config.appendfsync == AppendFsync::EverySec {
-            if let Err(error) = self.engine.sync() {
-                sync::fail(&error);
+        let each_second = world.config.appendfsync == AppendFsync::EverySec;
+        let synced = match &self.syncer {
+            Some(syncer) => syncer.synced(),
+            None if each_second => {
+                if let Err(error) = self.engine.sync() {
+                    sync::fail(&error);
+                }
+                world.facts.position
             }
-            let position = LogPosition(world.facts.position);
-            world.port.tell(ToPeers::Synced(position));
+            None => 0,
+        };
+        if synced > self.told {
+            self.told = synced;
+            world.port.tell(ToPeers::Synced(LogPosition(synced)));
         }
         self.recover();
         self.shell.close_idle();

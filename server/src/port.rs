@@ -2,8 +2,8 @@
 //!
 //! The engine's thread never waits for the other one. What it has sealed goes to an outbox that is bounded
 //! in bytes: if the peers' thread does not keep up, the oldest entries are dropped; replication sees by the
-//! positions that some are missing, and goes back to reading the log. What peers send waits in a queue of fixed length: when
-//! it is full the peers' thread stops reading its sockets, which is the back-pressure.
+//! positions that some are missing, and goes back to reading the log. What peers send waits in a queue of
+//! fixed length: when it is full the peers' thread stops reading its sockets, which is the back-pressure.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,7 +13,6 @@ use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use lattis_engine::causal::{LogPosition, VersionVector};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
-
 use lattis_replication::Ticket;
 
 use crate::data::Engine;
@@ -58,6 +57,9 @@ pub enum Answer {
     Map(Vec<(&'static str, Answer)>),
 }
 
+/// Something to do with the engine between two ticks.
+pub type Inspect = Box<dyn FnOnce(&mut Engine) + Send>;
+
 /// From the peers' thread to the engine's.
 pub enum FromPeers {
     /// Commits of a link, in order. Answered by what is sealed, or by `Refused`.
@@ -84,7 +86,7 @@ pub enum FromPeers {
         answer: Answer,
     },
     /// Something to do with the engine between two ticks: taking a snapshot, reading the vector.
-    Inspect(Box<dyn FnOnce(&mut Engine) + Send>),
+    Inspect(Inspect),
 }
 
 impl fmt::Debug for FromPeers {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::data::Fresh;
 use lattis_engine::causal::NodeId;
-use lattis_engine::{EngineConfig, Fresh, OpenError};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Poll, Waker};
 use rand_chacha::ChaCha20Rng;
@@ -67,15 +67,8 @@ pub fn run(mut config: Config) -> Result<(), String> {
 fn open(config: &Config, random: &mut ChaCha20Rng) -> Result<Engine, String> {
     let directory = config.dir.display();
     std::fs::create_dir_all(&config.dir).map_err(|error| format!("{directory}: {error}"))?;
-    let store =
-        data::open(&config.dir).map_err(|error| format!("opening {directory} failed: {error}"))?;
-    let engine_config =
-        EngineConfig { cache_bytes: config.cache_bytes, log_max_bytes: config.log_max_bytes };
     let fresh = Fresh { node: NodeId(random.next_u64()), nonce: random.next_u64() };
-    Engine::open(store, engine_config, fresh, wall_clock()).map_err(|error| match error {
-        OpenError::Store(error) => format!("opening {directory} failed: {error}"),
-        OpenError::Damaged(why) => format!("{directory} is damaged and was not opened: {why}"),
-    })
+    data::open(&config.dir, config, fresh, wall_clock())
 }
 
 /// Binds the client port. An address with a leading `-` may be missing.

@@ -98,11 +98,11 @@ fn run(shared: &(Mutex<State>, Condvar), sync: &SyncFn) {
     }
 }
 
-/// Ends the process: the disk has refused to keep what was acknowledged.
+/// Ends the process: what is on the disk is not known, and only a start can find out.
 pub fn fail(error: &StoreError) -> ! {
     eprintln!(
-        "lattis-server: syncing the log failed: {error}\n\
-         What was written in the last second may be lost, and the kernel will not try again. Stopping."
+        "lattis-server: the disk has failed: {error}\n\
+         Writes of the last second may be lost, and the kernel will not try again. Stopping."
     );
     std::process::exit(1);
 }

@@ -26,7 +26,7 @@ use crate::data::{Engine, Tick};
 use crate::net::conn::{Conn, Done, Effect, Pool};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
-use crate::port::{Answer, FromPeers, Port, ToPeers};
+use crate::port::{Answer, FromPeers, Inspect, Port, ToPeers};
 use crate::session::Session;
 use crate::stats::Counter;
 use crate::sync::{self, Syncer};
@@ -41,6 +41,8 @@ const CLIENTS: usize = 16;
 
 /// The loop looks around at least that often.
 const CRON: Duration = Duration::from_millis(100);
+/// Failed writes are reported no more often than that.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// Commands of one connection in one tick.
 const COMMANDS_PER_CLIENT: usize = 1024;
 /// Commands of all connections in one tick.
@@ -61,8 +63,11 @@ pub struct Loop {
     engine: Engine,
     poll: Poll,
     listeners: Vec<TcpListener>,
-    signals: UnixStream,
+    /// Kept open for the poll.
+    _signals: UnixStream,
     syncer: Syncer,
+    /// When a failed write was last reported.
+    complained: Option<Instant>,
     shell: Shell,
 }
 
@@ -165,8 +170,9 @@ impl Loop {
             engine: parts.engine,
             poll: parts.poll,
             listeners: parts.listeners,
-            signals: parts.signals,
+            _signals: parts.signals,
             syncer: parts.syncer,
+            complained: None,
             shell,
         })
     }
@@ -233,17 +239,9 @@ impl Loop {
                 }
             }
         }
-        if self.shell.world.shutdown {
-            self.signals_seen();
-        }
         if accept {
             self.accept();
         }
-    }
-
-    fn signals_seen(&mut self) {
-        eprintln!("lattis-server: stopping");
-        let _ = self.signals.flush();
     }
 
     fn accept(&mut self) {
@@ -264,7 +262,7 @@ impl Loop {
     }
 
     /// One tick. What the peers' thread wants to do with the engine comes back, to be done after it.
-    fn tick(&mut self) -> Vec<Box<dyn FnOnce(&mut Engine) + Send>> {
+    fn tick(&mut self) -> Vec<Inspect> {
         let mut inspections = Vec::new();
         let shell = &mut self.shell;
         let due = self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
@@ -309,9 +307,12 @@ impl Loop {
     fn unhappen(&mut self, error: &StoreError) {
         let shell = &mut self.shell;
         shell.world.stats.add(Counter::FailedTicks, 1);
-        eprintln!("lattis-server: writing failed: {error}");
+        if self.complained.is_none_or(|at| shell.world.instant.duration_since(at) >= COMPLAINTS) {
+            self.complained = Some(shell.world.instant);
+            eprintln!("lattis-server: writing failed, writers are refused: {error}");
+        }
         let why = commands::store_refusal(error);
-        if !matches!(error, StoreError::Full(_)) {
+        if matches!(error, StoreError::Unknown(_)) {
             // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation is
             // synced, which is what a start does.
             sync::fail(error);
@@ -571,7 +572,11 @@ impl Shell {
                     session.closing = true;
                     return done;
                 }
-                self.refuse(session, out, &error);
+                if name.eq_ignore_ascii_case(b"EXEC") {
+                    self.abort(session, out, &error);
+                } else {
+                    self.refuse(session, out, &error);
+                }
                 return done;
             }
         };
@@ -622,6 +627,13 @@ impl Shell {
         self.world.stats.add(Counter::Errors, 1);
         session.fail_transaction();
         Reply::new(out, session.resp3).error(error.line());
+    }
+
+    /// Refuses an EXEC that cannot be run: the transaction is over.
+    fn abort(&mut self, session: &mut Session, out: &mut Vec<u8>, error: &CommandError) {
+        session.multi = None;
+        self.world.watch.unwatch(session);
+        self.refuse(session, out, &CommandError::aborted(error));
     }
 
     /// Runs a command as a commit of its own. What an error leaves behind is its text.
@@ -702,9 +714,7 @@ impl Shell {
             }
             Effect::Write => reply.error(why.line()),
             Effect::Exec(queue) if queue.flags & flag::WRITE != 0 => {
-                let text = String::from_utf8_lossy(why.line());
-                let text = format!("EXECABORT Transaction discarded because of: {text}");
-                reply.error(text.as_bytes());
+                reply.error(CommandError::aborted(why).line());
             }
             Effect::Exec(queue) => {
                 reply.array(queue.len());
@@ -728,11 +738,7 @@ impl Shell {
 
     // ---- peers
 
-    fn serve_peers(
-        &mut self,
-        tick: &mut Tick<'_>,
-        inspections: &mut Vec<Box<dyn FnOnce(&mut Engine) + Send>>,
-    ) {
+    fn serve_peers(&mut self, tick: &mut Tick<'_>, inspections: &mut Vec<Inspect>) {
         let port: Arc<Port> = Arc::clone(&self.world.port);
         for _ in 0..MESSAGES_PER_TICK {
             if self.work.is_full() {

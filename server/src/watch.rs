@@ -53,13 +53,6 @@ impl WatchTable {
         }
     }
 
-    /// Notes that a whole database may have changed.
-    pub fn flushed(&mut self, db: u16) {
-        for clients in self.keys.get(&db).into_iter().flat_map(HashMap::values) {
-            self.broken.extend(clients);
-        }
-    }
-
     /// Whether a key that the client watches has changed.
     pub fn is_broken(&self, session: &Session) -> bool {
         self.broken.contains(&session.id)
@@ -85,7 +78,7 @@ mod tests {
         assert!(table.is_broken(&one) && !table.is_broken(&two));
         table.unwatch(&mut one);
         assert!(!table.is_broken(&one));
-        table.flushed(1);
+        table.changed(1, b"k");
         assert!(table.is_broken(&two));
         table.unwatch(&mut two);
         assert!(table.is_empty());

@@ -1,6 +1,6 @@
 //! What clients are told when a command is refused, in Redis's words.
 
-use lattis_engine::OpError;
+use crate::data::OpError;
 use lattis_engine::store::StoreError;
 
 use crate::net::request::Args;
@@ -35,6 +35,13 @@ impl CommandError {
     /// A wrong number of arguments for that command.
     pub fn arity(name: &str) -> CommandError {
         CommandError::text(format!("ERR wrong number of arguments for '{name}' command"))
+    }
+
+    /// What EXEC answers if that is why it cannot be run.
+    pub fn aborted(why: &CommandError) -> CommandError {
+        let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+        text.extend_from_slice(why.line().strip_prefix(b"ERR ").unwrap_or(why.line()));
+        CommandError::Text(text)
     }
 
     /// The line, without the leading `-`.
@@ -79,7 +86,10 @@ fn refusal(error: &OpError, key: &[u8]) -> CommandError {
 /// What a client is told whose command the store could not carry out.
 pub fn store_refusal(error: &StoreError) -> CommandError {
     match error {
-        StoreError::Full(_) | StoreError::Unknown(_) => {
+        StoreError::Full(_) => {
+            CommandError::Fixed("MISCONF Errors writing to the AOF file: No space left on device")
+        }
+        StoreError::Unknown(_) => {
             CommandError::text(format!("MISCONF Errors writing to the AOF file: {error}"))
         }
         StoreError::Corrupt(_) => CommandError::text(format!("ERR storage: {error}")),

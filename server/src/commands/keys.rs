@@ -208,7 +208,7 @@ fn keys(call: &mut Call<'_, '_>) -> CommandResult {
 fn scan(call: &mut Call<'_, '_>) -> CommandResult {
     let cursor: u64 = std::str::from_utf8(call.args.at(1))
         .ok()
-        .and_then(|text| text.parse().ok())
+        .and_then(|text| if text.is_empty() { Some(0) } else { text.parse().ok() })
         .ok_or(CommandError::Fixed("ERR invalid cursor"))?;
     let (mut pattern, mut count, mut kind): (Option<&[u8]>, i64, Option<&[u8]>) = (None, 10, None);
     for at in (2..call.args.len()).step_by(2) {
@@ -284,7 +284,6 @@ fn flushdb(call: &mut Call<'_, '_>) -> CommandResult {
     check_flush_mode(call)?;
     let db = call.session.db;
     call.txn.flush(db).on(b"")?;
-    call.world.watch.flushed(db);
     call.reply.ok();
     Ok(())
 }
@@ -293,7 +292,6 @@ fn flushall(call: &mut Call<'_, '_>) -> CommandResult {
     check_flush_mode(call)?;
     for db in 0..call.world.config.databases {
         call.txn.flush(db).on(b"")?;
-        call.world.watch.flushed(db);
     }
     call.reply.ok();
     Ok(())

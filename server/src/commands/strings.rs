@@ -1,8 +1,8 @@
 //! Strings and numbers.
 
+use crate::data::{OpError, Ttl};
 use bytes::Bytes;
 use lattis_engine::causal::Millis;
-use lattis_engine::{OpError, Ttl};
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
 use crate::stats::Counter;

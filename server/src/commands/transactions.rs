@@ -44,9 +44,7 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
         return Ok(());
     }
     if let (Some(why), true) = (&call.world.refuse_writes, queue.flags & flag::WRITE != 0) {
-        return Err(CommandError::text(format!(
-            "EXECABORT Transaction discarded because of: {why}"
-        )));
+        return Err(CommandError::aborted(&CommandError::text(why.clone())));
     }
     call.reply.array(queue.len());
     for (command, args) in queue.iter() {

@@ -290,6 +290,9 @@ impl Scanner {
             self.searched = input.len();
             return if input.len() - self.at > MAX_LINE { Err(too_big) } else { Ok(None) };
         };
+        if end - self.at > MAX_LINE {
+            return Err(too_big);
+        }
         match input.get(end + 1) {
             None => {
                 self.searched = end;
@@ -315,6 +318,9 @@ impl Scanner {
                 Ok(None)
             };
         };
+        if end > MAX_LINE {
+            return Err(ProtocolError::InlineTooBig);
+        }
         let line = input.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         split_line(line, &mut self.unquoted, &mut self.args)

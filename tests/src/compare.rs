@@ -429,7 +429,8 @@ pub struct Difference {
     pub left: Vec<u8>,
     /// What the second server answered.
     pub right: Vec<u8>,
-    /// The last commands that had to do with the same keys, and commands on all keys.
+    /// The last commands that had to do with the same keys, and commands on all keys; where the command
+    /// names no key, the last commands of all.
     pub before: Vec<String>,
 }
 
@@ -456,7 +457,7 @@ fn related(past: &[Past], words: &Words) -> Vec<String> {
                 || keys.is_empty()
                 || past.words[1..].iter().any(|word| keys.contains(&word))
         })
-        .take(10)
+        .take(if keys.is_empty() { 40 } else { 10 }) // an EXEC has no keys of its own
         .map(|(index, past)| format!("{index} {past}"))
         .collect();
     lines.reverse();

@@ -99,6 +99,11 @@ pub fn store_refusal(error: &StoreError) -> CommandError {
 /// Most bytes of a request that an error repeats.
 const QUOTED: usize = 128;
 
+/// What Redis prints of an argument in an error: it ends at its first zero byte.
+pub(super) fn c_string(argument: &[u8]) -> &[u8] {
+    argument.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 pub(super) fn unknown_command(args: Args<'_>) -> CommandError {
     let name = args.at(0);
     let mut text = b"ERR unknown command '".to_vec();
@@ -109,6 +114,7 @@ pub(super) fn unknown_command(args: Args<'_>) -> CommandError {
         if quoted >= QUOTED {
             break;
         }
+        let arg = c_string(arg);
         let arg = arg.get(..QUOTED - quoted).unwrap_or(arg);
         text.push(b'\'');
         text.extend_from_slice(arg);

@@ -67,7 +67,7 @@ impl ExpireOptions {
                 b"LT" => options.lt = true,
                 _ => {
                     let mut text = b"ERR Unsupported option ".to_vec();
-                    text.extend_from_slice(word);
+                    text.extend_from_slice(super::error::c_string(word));
                     return Err(CommandError::Text(text));
                 }
             }

@@ -96,16 +96,27 @@ impl<V: Weigh> Cache<V> {
         }
     }
 
+    /// The stored key of an entry.
+    pub(crate) fn key(&self, place: Place) -> &[u8] {
+        self.entries.get_index(place.0).map_or(&[], |(key, _)| key)
+    }
+
     /// Whether any entry was changed in this tick.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Changed entries with their keys, in the order of their first change.
-    pub(crate) fn dirty(&self) -> impl Iterator<Item = (&[u8], &V)> {
-        self.dirty.iter().filter_map(|index| {
-            self.entries.get_index(*index).map(|(key, entry)| (&**key, &entry.value))
-        })
+    /// Changed entries with their keys, in the order of the keys: a sorted batch goes into a sorted
+    /// memtable along paths that are still in the processor's cache.
+    pub(crate) fn dirty(&mut self) -> impl Iterator<Item = (&[u8], &V)> {
+        let mut changed: Vec<(&[u8], &V)> = self
+            .dirty
+            .iter()
+            .filter_map(|index| self.entries.get_index(*index))
+            .map(|(key, entry)| (&**key, &entry.value))
+            .collect();
+        changed.sort_unstable_by_key(|(key, _)| *key);
+        changed.into_iter()
     }
 
     /// Keys of changed entries with `from <= key < to`, in order; an empty `to` is no bound.

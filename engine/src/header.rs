@@ -4,6 +4,8 @@
 //! that replicate; counts, hiding and the derived mark are functions of the rows, of time and of the
 //! bindings, kept so that nobody has to compute them twice.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 
 use crate::causal::{Hlc, Origin};
@@ -26,12 +28,21 @@ pub(crate) struct SlotState {
     pub(crate) stored: u64,
 }
 
+/// The deadline row and what counts of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Deadline {
+    row: Row,
+    decision: Option<Decision>,
+}
+
+static NO_ROW: LazyLock<Row> = LazyLock::new(Row::default);
+
 /// The record of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) string: Row,
-    deadline: Row,
-    decision: Option<Box<Decision>>,
+    /// In a box, since most keys have none.
+    deadline: Option<Box<Deadline>>,
     /// Collections that have rows or a birth, by slot.
     pub(crate) slots: Vec<SlotState>,
     /// What is stamped at this or before is hidden: a deadline was reached.
@@ -44,7 +55,7 @@ impl Header {
     /// Whether there is nothing to store.
     pub(crate) fn is_blank(&self) -> bool {
         self.string.is_empty()
-            && self.deadline.is_empty()
+            && self.deadline.is_none()
             && self.slots.is_empty()
             && self.derived.is_none()
     }
@@ -109,18 +120,19 @@ impl Header {
     }
 
     pub(crate) fn deadline(&self) -> &Row {
-        &self.deadline
+        self.deadline.as_ref().map_or(&NO_ROW, |deadline| &deadline.row)
     }
 
     /// Replaces the deadline row and returns the old one.
     pub(crate) fn set_deadline(&mut self, row: Row) -> Row {
-        self.decision = deadline::effective(&row).map(Box::new);
-        std::mem::replace(&mut self.deadline, row)
+        let new = (!row.is_empty())
+            .then(|| Box::new(Deadline { decision: deadline::effective(&row), row }));
+        std::mem::replace(&mut self.deadline, new).map_or_else(Row::default, |old| old.row)
     }
 
     /// The decision that counts, "never" included.
     pub(crate) fn decision(&self) -> Option<&Decision> {
-        self.decision.as_deref()
+        self.deadline.as_ref()?.decision.as_ref()
     }
 
     /// The finite deadline that counts.
@@ -139,7 +151,7 @@ impl Header {
     pub(crate) fn encode(&self, out: &mut Writer, origins: &mut Origins) {
         out.u8(FORMAT);
         self.string.encode(out, origins);
-        self.deadline.encode(out, origins);
+        self.deadline().encode(out, origins);
         out.varint(self.slots.len() as u64);
         for state in &self.slots {
             out.u8(state.slot as u8);
@@ -173,7 +185,8 @@ impl Header {
             .slots
             .into_iter()
             .map(|state| (Slot::Birth, Bytes::copy_from_slice(&[state.slot as u8]), state.birth));
-        [(Slot::String, Bytes::new(), self.string), (Slot::Deadline, Bytes::new(), self.deadline)]
+        let deadline = self.deadline.map_or_else(Row::default, |deadline| deadline.row);
+        [(Slot::String, Bytes::new(), self.string), (Slot::Deadline, Bytes::new(), deadline)]
             .into_iter()
             .chain(births)
             .filter(|(_, _, row)| !row.is_empty())
@@ -184,10 +197,9 @@ impl crate::cache::Weigh for Header {
     fn heap_bytes(&self) -> usize {
         let births: usize = self.slots.iter().map(|state| state.birth.heap_bytes()).sum();
         self.string.heap_bytes()
-            + self.deadline.heap_bytes()
+            + self.deadline.as_ref().map_or(0, |it| size_of::<Deadline>() + it.row.heap_bytes())
             + births
             + self.slots.capacity() * size_of::<SlotState>()
-            + if self.decision.is_some() { size_of::<Decision>() + 64 } else { 0 }
     }
 }
 

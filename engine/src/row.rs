@@ -215,6 +215,11 @@ impl Row {
         self.entry_index(origin).ok().map(|index| &self.counters[index])
     }
 
+    /// The counter entries alone: what a write that supersedes all siblings begins with.
+    pub(crate) fn without_siblings(&self) -> Row {
+        Row { siblings: SmallVec::new(), counters: self.counters.clone() }
+    }
+
     // ---- writes of this node -----------------------------------------------------------------------
 
     /// Supersedes all that is there: observed siblings, observed increments of others, own entry.

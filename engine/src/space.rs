@@ -53,6 +53,8 @@ pub(crate) struct Space<S: Store> {
     /// Keys changed since last asked, if anyone asks.
     changed: Option<Vec<Target>>,
     scratch: Vec<u8>,
+    /// The record looked up last: a command comes back to the same key several times.
+    recent: Option<Place>,
     limit: usize,
     format: Writer,
 }
@@ -94,6 +96,7 @@ impl<S: Store> Space<S> {
             now: Hlc(0),
             changed: None,
             scratch: Vec::new(),
+            recent: None,
             limit,
             format: Writer::new(),
             store,
@@ -108,8 +111,14 @@ impl<S: Store> Space<S> {
 
     /// The place of a key's record, an empty one if there is none.
     pub(crate) fn header(&mut self, db: u16, key: &[u8]) -> Outcome<Place> {
+        if let Some(place) = self.recent
+            && keys::split_header(self.headers.key(place)) == Some((db, key))
+        {
+            return Ok(place);
+        }
         keys::header(&mut self.scratch, db, key);
         if let Some(place) = self.headers.find(&self.scratch) {
+            self.recent = Some(place);
             return Ok(place);
         }
         let header = match self.store.get(Family::Keys, &self.scratch)? {
@@ -117,7 +126,9 @@ impl<S: Store> Space<S> {
                 .map_err(|error| StoreError::corrupt("record of a key", error))?,
             None => Header::default(),
         };
-        Ok(self.headers.insert(&self.scratch, header))
+        let place = self.headers.insert(&self.scratch, header);
+        self.recent = Some(place);
+        Ok(place)
     }
 
     pub(crate) fn at(&self, place: Place) -> &Header {
@@ -806,6 +817,7 @@ impl<S: Store> Space<S> {
 
     /// The batch is written.
     pub(crate) fn settle(&mut self) {
+        self.recent = None;
         // Half of the budget for records, the rest for rows; what one does not use the other may.
         let half = self.limit / 2;
         self.headers.settle(self.limit - (self.rows.bytes() + self.derived.bytes()).min(half));
@@ -819,6 +831,7 @@ impl<S: Store> Space<S> {
 
     /// The tick has not happened: what it touched is read again when it is needed.
     pub(crate) fn revert(&mut self, mark: Mark) {
+        self.recent = None;
         self.headers.revert();
         self.rows.revert();
         self.derived.revert();
@@ -926,7 +939,7 @@ impl Stored for u64 {
 fn put_dirty<B: Batch, V: Stored + crate::cache::Weigh>(
     batch: &mut B,
     family: Family,
-    cache: &Cache<V>,
+    cache: &mut Cache<V>,
     origins: &mut Origins,
     scratch: &mut Writer,
 ) {

@@ -206,12 +206,24 @@ impl<'t, S: Store> Txn<'t, S> {
         row: RowKey,
         change: impl FnOnce(&mut Row, Dot, Hlc),
     ) -> OpResult<()> {
+        let mut new = self.row(&row)?.clone();
         let touch = Touch::Row(row);
         let (dot, first) = self.take_dot(&touch);
-        let Touch::Row(row) = &touch else { return Ok(()) };
-        let current = self.engine.space.row(row).cloned();
-        let mut new = self.guard(current)?;
         change(&mut new, dot, self.hlc);
+        self.touch(touch, first, new)
+    }
+
+    /// Leaves one payload in a row, superseding what is there.
+    pub(crate) fn put(&mut self, row: RowKey, payload: Bytes) -> OpResult<()> {
+        let mut new = self.row(&row)?.without_siblings();
+        let touch = Touch::Row(row);
+        let (dot, first) = self.take_dot(&touch);
+        new.put(dot, self.hlc, payload);
+        self.touch(touch, first, new)
+    }
+
+    fn touch(&mut self, touch: Touch, first: bool, new: Row) -> OpResult<()> {
+        let Touch::Row(row) = &touch else { return Ok(()) };
         let replaced = self.engine.space.replace(row, new);
         let old = self.guard(replaced)?;
         if first {
@@ -221,11 +233,6 @@ impl<'t, S: Store> Txn<'t, S> {
             self.undo.push(Undo::Back(row.clone(), old));
         }
         Ok(())
-    }
-
-    /// Leaves one payload in a row, superseding what is there.
-    pub(crate) fn put(&mut self, row: RowKey, payload: Bytes) -> OpResult<()> {
-        self.change(row, |row, dot, hlc| row.put(dot, hlc, payload))
     }
 
     /// Supersedes what is in a row, if there is anything.
@@ -676,16 +683,16 @@ impl<'t, S: Store> Txn<'t, S> {
             hlc: self.hlc,
             effects: Vec::with_capacity(self.touched.len()),
         };
-        let touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::take(&mut self.touched);
         let mut clears = std::mem::take(&mut self.clears).into_iter();
         let mut changes = false;
-        for (touch, before) in &touched {
+        for (touch, before) in touched.drain(..) {
             let effect = match touch {
                 Touch::Clear(_) => clears.next().map(Effect::Clear),
-                Touch::Row(name) => match self.engine.space.row(name) {
+                Touch::Row(name) => match self.engine.space.row(&name) {
                     Ok(after) => {
                         let dot = commit.dot(commit.effects.len());
-                        Some(Effect::Row(after.diff(before, name.clone(), dot)))
+                        Some(Effect::Row(after.diff(&before, name, dot)))
                     }
                     Err(error) => {
                         *self.failed = Some(error);
@@ -703,7 +710,6 @@ impl<'t, S: Store> Txn<'t, S> {
         }
         self.undo.clear();
         self.engine.touched = touched;
-        self.engine.touched.clear();
         if !changes {
             return None;
         }

@@ -31,7 +31,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
-        RocksOptions { block_cache_bytes: 64 << 20, memtable_bytes: 8 << 20, wal_bytes: 128 << 20 }
+        RocksOptions { block_cache_bytes: 64 << 20, memtable_bytes: 4 << 20, wal_bytes: 128 << 20 }
     }
 }
 
@@ -139,7 +139,16 @@ fn family_options(family: Family, options: &RocksOptions, cache: &Cache) -> Opti
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let mut tuned = Options::default();
-    tuned.set_compression_type(DBCompressionType::Lz4);
+    // The first two levels are rewritten soon: compressing them costs more than it saves.
+    tuned.set_compression_per_level(&[
+        DBCompressionType::None,
+        DBCompressionType::None,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+    ]);
     match family {
         Family::Data | Family::Keys | Family::Derived => {
             blocks.set_bloom_filter(10.0, false);

@@ -349,6 +349,8 @@ impl<S: Store> Space<S> {
         self.headers.pin(place);
         let before = self.headers[place].visible();
         let hash = self.hash(row, &new);
+        let is_live = new.is_live();
+        let decision = self.headers[place].decision().map(|decision| decision.dot);
         let mut flips = Vec::new();
         let old = match row.slot {
             Slot::String => std::mem::replace(&mut self.headers[place].string, new),
@@ -363,8 +365,25 @@ impl<S: Store> Space<S> {
             _ => self.replace_element(row, place, new, &mut flips)?,
         };
         self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
+        // Whoever watches the key is told of what clients can see: a member added again is no change.
+        let header = &self.headers[place];
+        let seen = match row.slot {
+            Slot::Set => !flips.is_empty(),
+            Slot::Birth => false,
+            Slot::Deadline => decision != header.decision().map(|decision| decision.dot),
+            _ => is_live || old.is_live(),
+        };
+        if seen || before != header.visible() {
+            self.note_change(row.db, &row.key);
+        }
         self.follow(row.db, &row.key, place, before, flips)?;
         Ok(old)
+    }
+
+    fn note_change(&mut self, db: u16, key: &[u8]) {
+        if let Some(changed) = &mut self.changed {
+            changed.push((db, Bytes::copy_from_slice(key)));
+        }
     }
 
     fn replace_element(
@@ -449,12 +468,13 @@ impl<S: Store> Space<S> {
             let before = self.headers[place].visible();
             let mut flips = Vec::new();
             self.set_hidden(db, key, place, &mut flips)?;
+            self.note_change(db, key);
             self.follow(db, key, place, before, flips)?;
         }
         Ok(place)
     }
 
-    /// Lets the db's count, the changed keys and the views follow a change of one key.
+    /// Lets the db's count and the views follow a change of one key.
     fn follow(
         &mut self,
         db: u16,
@@ -465,9 +485,6 @@ impl<S: Store> Space<S> {
     ) -> Outcome<()> {
         let after = self.headers[place].visible();
         self.recount(db, before.is_some(), after.is_some());
-        if let Some(changed) = &mut self.changed {
-            changed.push((db, Bytes::copy_from_slice(key)));
-        }
         if self.graph.is_empty() || self.headers[place].derived.is_some() {
             return Ok(());
         }
@@ -558,6 +575,7 @@ impl<S: Store> Space<S> {
             })?;
             self.derived[place] = new;
             if (old > 0) != (new > 0) {
+                self.note_change(*db, key);
                 let weight = if new > 0 { 1 } else { -1 };
                 elements = elements + u64::from(new > 0) - u64::from(old > 0);
                 shown.push(Change { element, weight });
@@ -578,9 +596,6 @@ impl<S: Store> Space<S> {
         self.headers[place].derived = elements;
         let after = self.headers[place].visible();
         self.recount(*db, before.is_some(), after.is_some());
-        if let Some(changed) = &mut self.changed {
-            changed.push(target.clone());
-        }
         Ok(())
     }
 

@@ -827,6 +827,7 @@ impl<S: Store> Space<S> {
         self.counts = mark.counts;
         self.next_deadline = mark.next_deadline;
         self.origins_stored = mark.origins;
+        self.origins.truncate(mark.origins);
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }

@@ -94,7 +94,7 @@ pub struct Sealed {
 pub(crate) struct State {
     pub(crate) vector: VersionVector,
     position: LogPosition,
-    clock: Hlc,
+    pub(crate) clock: Hlc,
     digest: u128,
     counts: Vec<u64>,
 }
@@ -434,11 +434,8 @@ impl<S: Store> Tick<'_, S> {
             if joined != *mine {
                 space.replace(name, joined)?;
             }
-            let stamps = theirs.siblings().iter().map(|sibling| sibling.hlc);
-            stamps.chain(theirs.counters().iter().map(|entry| entry.hlc)).for_each(|hlc| {
-                clock.observe(hlc);
-            });
         }
+        clock.observe(staged.clock);
         Ok(())
     }
 

@@ -1,28 +1,44 @@
-//! Replays one seed of the simulator with its trace, and says what became of it.
+//! Replays one seed of the simulator with its trace, and says what became of it. Of a range of seeds
+//! (`sim 1..1000`) it tells the failures only.
 
 use std::process::ExitCode;
 
-use lattis_tests::sim::{Fault, run};
+use lattis_tests::sim::{Fault, Outcome, run};
 
 fn main() -> ExitCode {
-    let seed = std::env::args().nth(1).and_then(|seed| seed.parse().ok());
-    let Some(seed) = seed else {
-        eprintln!("usage: sim SEED");
+    let argument = std::env::args().nth(1).unwrap_or_default();
+    if let Ok(seed) = argument.parse() {
+        return replay(seed);
+    }
+    let range = argument
+        .split_once("..")
+        .and_then(|(from, to)| Some(from.parse::<u64>().ok()?..to.parse::<u64>().ok()?));
+    let Some(range) = range else {
+        eprintln!("usage: sim SEED | sim FROM..TO");
         return ExitCode::from(2);
     };
+    let failures =
+        range.map(|seed| verdict(&run(seed, Fault::None, false))).filter(|ok| !ok).count();
+    println!("{failures} seeds failed");
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(seed: u64) -> ExitCode {
     let outcome = run(seed, Fault::None, true);
     for (what, count) in &outcome.coverage {
         println!("{count:>6} {what}");
     }
     println!("trace {:016x}", outcome.trace);
-    match outcome.failure {
-        None => {
-            println!("PASS SEED={seed}");
-            ExitCode::SUCCESS
-        }
-        Some((invariant, why)) => {
-            println!("FAIL SEED={seed}: {invariant}: {why}");
-            ExitCode::FAILURE
-        }
+    if verdict(&outcome) {
+        println!("PASS SEED={seed}");
+        return ExitCode::SUCCESS;
     }
+    ExitCode::FAILURE
+}
+
+fn verdict(outcome: &Outcome) -> bool {
+    if let Some((invariant, why)) = &outcome.failure {
+        println!("FAIL SEED={}: {invariant}: {why}", outcome.seed);
+    }
+    outcome.failure.is_none()
 }

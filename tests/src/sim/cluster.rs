@@ -13,7 +13,7 @@ use lattis_replication::{Input, LinkId, PeerCommand, Timer};
 use rand_core::RngCore;
 
 use super::Fault;
-use super::checkers::{History, Shadow, Verdict, convergence, deadlines, durability};
+use super::checkers::{History, Shadow, Verdict, convergence, deadlines, durability, show};
 use super::network::Conn;
 use super::node::Site;
 use super::rng::Rng;
@@ -21,6 +21,7 @@ use super::swarm::Swarm;
 use super::workload::Script;
 
 /// Something that will happen. What carries a life happens only in that one.
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub enum Event {
     /// A timer of replication goes off.
     Timer { site: usize, life: u64, timer: Timer },
@@ -141,7 +142,7 @@ impl Cluster {
             shadow.states.insert(0, VersionVector::new());
         }
         for site in 0..cluster.swarm.nodes {
-            let id = NodeId(cluster.rng.next_u64() >> 8);
+            let id = NodeId(cluster.rng.next_u64() >> 44);
             let always = cluster.swarm.always.contains(&site);
             let skew = cluster.rng.below(2 * cluster.swarm.skew + 1) as i64;
             let skew = skew - cluster.swarm.skew as i64;
@@ -391,8 +392,16 @@ impl Cluster {
             .filter_map(|(site, it)| it.engine.as_ref().map(|e| (site, e.vector(), e.digest())))
             .collect();
         let equal = nodes.windows(2).filter(|pair| pair[0].1 == pair[1].1).count();
-        let verdict = convergence::moment(&nodes);
-        self.expect("convergence", 0, verdict);
+        if let Err(mut why) = convergence::moment(&nodes) {
+            for site in 0..self.sites.len() {
+                let dump = self.dump(site).join("\n    ");
+                why.push_str(&format!(
+                    "\nn{site} {}\n    {dump}",
+                    show(&self.shadows[site].vector)
+                ));
+            }
+            return self.fail("convergence", why);
+        }
         if equal > 0 {
             self.count("equal moments");
         }
@@ -413,7 +422,9 @@ impl Cluster {
 
     fn converge(&mut self, when: &str) {
         let mut owed = VersionVector::new();
-        self.shadows.iter().for_each(|shadow| drop(owed.join(&shadow.vector)));
+        for shadow in &self.shadows {
+            owed.join(&shadow.vector);
+        }
         for _ in 0..300 {
             self.pass(100);
             self.moment();
@@ -435,7 +446,7 @@ impl Cluster {
                     let peers = node.peers();
                     let peers: Vec<String> =
                         peers.iter().map(|p| format!("{}:{}", p.name, p.state)).collect();
-                    format!("{:?} {peers:?}", engine.vector())
+                    format!("{} {peers:?}", show(engine.vector()))
                 }
                 _ => "down".to_owned(),
             })

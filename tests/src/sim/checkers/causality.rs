@@ -3,7 +3,7 @@
 use lattis_engine::causal::{Dot, VersionVector};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
 
-use super::{History, Known, Shadow, Tally, Verdict};
+use super::{History, Known, Shadow, Tally, Verdict, show};
 
 /// A node has sealed entries. `own`: entries of this writer that are new are minted by this.
 pub fn sealed(
@@ -30,8 +30,9 @@ pub fn sealed(
                 shadow.vector.join(&claim);
                 if shadow.vector != *vector {
                     return Err(format!(
-                        "a state was joined to {vector:?}, but all that both had is {:?}",
-                        shadow.vector
+                        "a state was joined to {}, but all that both had is {}",
+                        show(vector),
+                        show(&shadow.vector)
                     ));
                 }
             }
@@ -54,8 +55,9 @@ pub fn deliver(history: &History, vector: &mut VersionVector, commit: &EncodedCo
     }
     if !vector.covers(&known.causes) {
         return Err(format!(
-            "{dot} was delivered without its causes {:?}: only {vector:?} is there",
-            known.causes
+            "{dot} was delivered without its causes {}: only {} is there",
+            show(&known.causes),
+            show(vector)
         ));
     }
     vector.advance(commit.origin, commit.last);

@@ -2,7 +2,7 @@
 
 use lattis_engine::causal::VersionVector;
 
-use super::Verdict;
+use super::{Verdict, show};
 
 /// Equal vectors mean equal digests, and different vectors different ones.
 pub fn moment(nodes: &[(usize, &VersionVector, u128)]) -> Verdict {
@@ -10,8 +10,9 @@ pub fn moment(nodes: &[(usize, &VersionVector, u128)]) -> Verdict {
         for (b, other, theirs) in &nodes[..index] {
             if (vector == other) != (digest == theirs) {
                 return Err(format!(
-                    "n{a} and n{b}: digests {digest:032x} and {theirs:032x} at {vector:?} and \
-                     {other:?}"
+                    "n{a} and n{b}: digests {digest:032x} and {theirs:032x} at {} and {}",
+                    show(vector),
+                    show(other)
                 ));
             }
         }

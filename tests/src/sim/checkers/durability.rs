@@ -4,7 +4,7 @@
 use lattis_engine::causal::{Origin, VersionVector};
 use lattis_engine::commit::LogEntry;
 
-use super::{History, Shadow, Tally, Verdict, causality};
+use super::{History, Shadow, Tally, Verdict, causality, show};
 
 /// Everything written so far is on the disk.
 pub fn synced(shadow: &mut Shadow) {
@@ -47,12 +47,18 @@ pub fn reopened(
         return Err(format!("the log ends at {position}, where it has never been"));
     };
     if state != vector {
-        return Err(format!("at position {position} was {state:?}, after the start {vector:?}"));
+        return Err(format!(
+            "at position {position} was {}, after the start {}",
+            show(state),
+            show(vector)
+        ));
     }
     let mut replayed = VersionVector::new();
     for entry in log {
         match entry {
-            LogEntry::Barrier(barrier) => drop(replayed.join(barrier)),
+            LogEntry::Barrier(barrier) => {
+                replayed.join(barrier);
+            }
             LogEntry::Commit(commit) => {
                 history.given.see(commit)?;
                 causality::deliver(history, &mut replayed, commit)?;
@@ -60,11 +66,15 @@ pub fn reopened(
         }
     }
     if replayed != *vector {
-        return Err(format!("the log leads to {replayed:?}, the vector is {vector:?}"));
+        return Err(format!(
+            "the log leads to {}, the vector is {}",
+            show(&replayed),
+            show(vector)
+        ));
     }
     shadow.vector = replayed;
     shadow.position = position;
-    shadow.states.split_off(&(position + 1));
+    let _ = shadow.states.split_off(&(position + 1));
     Ok(())
 }
 
@@ -72,7 +82,11 @@ pub fn reopened(
 pub fn finish(owed: &VersionVector, shadows: &[Shadow]) -> Verdict {
     for (site, shadow) in shadows.iter().enumerate() {
         if !shadow.vector.covers(owed) {
-            return Err(format!("n{site} ends with {:?}, owed are {owed:?}", shadow.vector));
+            return Err(format!(
+                "n{site} ends with {}, owed are {}",
+                show(&shadow.vector),
+                show(owed)
+            ));
         }
     }
     Ok(())

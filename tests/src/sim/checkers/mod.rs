@@ -138,3 +138,10 @@ pub fn read(txn: &mut Txn<'_, MemStore>) -> OpResult<Reading> {
     }
     Ok(reading)
 }
+
+/// A vector, short enough to read.
+pub fn show(vector: &VersionVector) -> String {
+    let one =
+        |(origin, seq): (&Origin, u64)| format!("{:x}.{}:{seq}", origin.node.0, origin.incarnation);
+    vector.iter().map(one).collect::<Vec<_>>().join(" ")
+}

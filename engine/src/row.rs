@@ -206,6 +206,12 @@ impl Row {
         payloads + spilled + self.counters.capacity() * size_of::<CounterEntry>()
     }
 
+    /// For planted faults.
+    #[cfg(feature = "planted")]
+    pub(crate) fn parts(&mut self) -> (&mut SmallVec<[Sibling; 1]>, &mut Vec<CounterEntry>) {
+        (&mut self.siblings, &mut self.counters)
+    }
+
     fn entry_index(&self, origin: &Origin) -> Result<usize, usize> {
         self.counters.binary_search_by(|entry| entry.origin.cmp(origin))
     }

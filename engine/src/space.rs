@@ -55,6 +55,8 @@ pub(crate) struct Space<S: Store> {
     scratch: Vec<u8>,
     limit: usize,
     format: Writer,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: crate::planted::Planted,
 }
 
 /// What a failed tick goes back to, beside the rows.
@@ -96,12 +98,20 @@ impl<S: Store> Space<S> {
             scratch: Vec::new(),
             limit,
             format: Writer::new(),
+            #[cfg(feature = "planted")]
+            planted: crate::planted::Planted::None,
             store,
         };
         space.origins_stored = space.origins.list().len();
         space.load_bindings()?;
         space.find_next_deadline()?;
         Ok(space)
+    }
+
+    #[cfg(feature = "planted")]
+    pub(crate) fn breaking(mut self, planted: crate::planted::Planted) -> Space<S> {
+        self.planted = planted;
+        self
     }
 
     // ---- reading -------------------------------------------------------------------------------------
@@ -377,6 +387,10 @@ impl<S: Store> Space<S> {
         header.prune();
         if was != is && row.slot == Slot::Set {
             flips.push((row.subkey.clone(), if is { 1 } else { -1 }));
+        }
+        #[cfg(feature = "planted")]
+        if let (Slot::Set, Some(weight)) = (row.slot, self.planted.per_dot(&old, new)) {
+            *flips = vec![(row.subkey.clone(), weight)];
         }
         Ok(old)
     }

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use lattis_tests::sim::{Fault, Outcome, run};
+use lattis_tests::sim::{Coverage, Fault, Outcome, run};
 
 fn main() -> ExitCode {
     let argument = std::env::args().nth(1).unwrap_or_default();
@@ -25,15 +25,19 @@ fn main() -> ExitCode {
 
 fn replay(seed: u64) -> ExitCode {
     let outcome = run(seed, Fault::None, true);
-    for (what, count) in &outcome.coverage {
-        println!("{count:>6} {what}");
-    }
+    show(&outcome.coverage);
     println!("trace {:016x}", outcome.trace);
     if verdict(&outcome) {
         println!("PASS SEED={seed}");
         return ExitCode::SUCCESS;
     }
     ExitCode::FAILURE
+}
+
+fn show(coverage: &Coverage) {
+    for (what, count) in coverage {
+        println!("{count:>8} {what}");
+    }
 }
 
 fn verdict(outcome: &Outcome) -> bool {

@@ -15,6 +15,8 @@ pub enum Planted {
     None,
     /// M4: a start keeps the old incarnation, though the crash may have taken some of its dots.
     IncarnationReused,
+    /// M4: an incarnation has a number and no nonce, so a restored disk gives it again.
+    IncarnationWithoutNonce,
     /// M2: sums and resets are joined by the larger value instead of the newer dot.
     CounterByValue,
     /// M2: an entry is dropped as soon as its increments are reset, though its origin may go on.
@@ -47,8 +49,9 @@ pub enum Planted {
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 16] = [
         Planted::IncarnationReused,
+        Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
         Planted::ResidueDroppedAtOnce,
         Planted::ClearContextOnly,
@@ -68,6 +71,7 @@ impl Planted {
     pub(crate) fn reopened(self, old: Option<Origin>, new: Origin) -> Origin {
         match old {
             Some(old) if self == Planted::IncarnationReused => old,
+            _ if self == Planted::IncarnationWithoutNonce => Origin { nonce: 0, ..new },
             _ => new,
         }
     }

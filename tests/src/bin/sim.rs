@@ -17,8 +17,16 @@ fn main() -> ExitCode {
         eprintln!("usage: sim SEED | sim FROM..TO");
         return ExitCode::from(2);
     };
-    let failures =
-        range.map(|seed| verdict(&run(seed, Fault::None, false))).filter(|ok| !ok).count();
+    let mut failures = 0;
+    let mut coverage = Coverage::new();
+    for seed in range {
+        let outcome = run(seed, Fault::None, false);
+        failures += u64::from(!verdict(&outcome));
+        for (what, count) in outcome.coverage {
+            *coverage.entry(what).or_insert(0) += count;
+        }
+    }
+    show(&coverage);
     println!("{failures} seeds failed");
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

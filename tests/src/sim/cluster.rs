@@ -120,7 +120,7 @@ impl Cluster {
         let mut cluster = Cluster {
             node_rng: Rng::new(seed, 2),
             fault,
-            now: 1_000_000,
+            now: 1_000_000_000,
             sites: Vec::new(),
             conns: Vec::new(),
             peers_of,
@@ -215,7 +215,11 @@ impl Cluster {
         self.converge("the weather is fair");
         // All deadlines pass everywhere, and their removals reach everybody.
         let end = deadlines::last(&self.history);
-        self.pass(end.0.saturating_sub(self.now) + 10);
+        self.pass(50);
+        for site in &mut self.sites {
+            site.skew = end.0.saturating_sub(self.now) as i64 + 10;
+        }
+        self.pass(50);
         self.converge("all deadlines have passed");
         if self.failure.is_some() {
             return;
@@ -319,13 +323,15 @@ impl Cluster {
                 };
                 self.peers(site, Input::Command(command));
             }
-            80..84 if self.swarm.jumps => {
-                let by = self.rng.below(600) as i64 - 300;
+            80..84 if self.swarm.jumps > 0 => {
+                let most = self.swarm.jumps;
+                let by = self.rng.below(2 * most) as i64 - most as i64;
                 self.note(format_args!("n{site}: the clock jumps by {by}"));
-                self.count("clock jumps");
-                self.sites[site].skew = (self.sites[site].skew + by).clamp(-900_000, 900_000);
+                self.count(if by < 0 { "clock jumps back" } else { "clock jumps ahead" });
+                self.sites[site].skew += by;
             }
-            84..92 => self.verify(site),
+            84..88 if self.swarm.restores => self.back_up_or_restore(site),
+            88..94 => self.verify(site),
             _ => self.request(site),
         }
     }

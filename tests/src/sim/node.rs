@@ -16,7 +16,7 @@ use lattis_engine::{
 use lattis_replication::{Input, LinkId, Node, Output, PeerEvent, Ticket};
 use rand_core::RngCore;
 
-use super::checkers::{self, Tally, causality, durability};
+use super::checkers::{self, Shadow, Tally, causality, durability};
 use super::cluster::{Cluster, Event};
 use super::workload::{Script, dump};
 
@@ -72,6 +72,8 @@ pub struct Site {
     pub origin: Origin,
     /// Whether the last stop took nothing.
     pub kept: bool,
+    /// An old copy of its disk, and what the checkers knew of it.
+    pub backup: Option<(MemStore, Shadow)>,
     /// Its links.
     pub links: BTreeMap<LinkId, Link>,
     id: NodeId,
@@ -112,6 +114,7 @@ impl Site {
             ticking: false,
             origin: Origin::default(),
             kept: true,
+            backup: None,
             links: BTreeMap::new(),
             id,
             inbox: VecDeque::new(),
@@ -255,6 +258,29 @@ impl Cluster {
         }
         let after = self.rng.below(200);
         self.at(after, Event::Start { site: at });
+    }
+
+    /// Copies the disk of a node, or ends it and puts the copy in place of the disk.
+    pub fn back_up_or_restore(&mut self, at: usize) {
+        let site = &mut self.sites[at];
+        if site.engine.is_none() {
+            return;
+        }
+        match site.backup.take() {
+            None => {
+                let mut shadow = self.shadows[at].clone();
+                durability::synced(&mut shadow);
+                site.backup = Some((site.store.copy(), shadow));
+                self.note(format_args!("n{at} is backed up"));
+            }
+            Some((store, shadow)) => {
+                self.crash(at, true);
+                self.note(format_args!("n{at} is restored"));
+                self.count("restored disks");
+                self.sites[at].store = store;
+                self.shadows[at] = shadow;
+            }
+        }
     }
 
     /// Makes all that was written durable.
@@ -455,7 +481,11 @@ impl Cluster {
     pub fn take_snapshot(&mut self, at: usize, link: LinkId, snapshot: MemSnapshot, limit: usize) {
         self.take_sealed(at);
         match StateReader::new(snapshot) {
-            Ok(reader) => self.send_state(at, link, reader, limit),
+            Ok(reader) => {
+                if let Some(input) = self.send_state(at, link, reader, limit) {
+                    self.handle(at, input);
+                }
+            }
             Err(why) => self.fail("integrity", format!("n{at}: a snapshot: {why}")),
         }
     }
@@ -466,15 +496,18 @@ impl Cluster {
         link: LinkId,
         mut reader: StateReader<MemSnapshot>,
         limit: usize,
-    ) {
+    ) -> Option<Input> {
         let (bytes, last) = match reader.next_chunk(limit) {
             Ok(chunk) => chunk,
-            Err(why) => return self.fail("integrity", format!("n{at}: a snapshot: {why}")),
+            Err(why) => {
+                self.fail("integrity", format!("n{at}: a snapshot: {why}"));
+                return None;
+            }
         };
         if let Some(link) = self.sites[at].links.get_mut(&link) {
             link.state = Some(reader);
         }
-        self.handle(at, Input::StateChunk { link, bytes, last });
+        Some(Input::StateChunk { link, bytes, last })
     }
 
     fn handle(&mut self, at: usize, input: Input) {
@@ -560,7 +593,13 @@ impl Cluster {
             Output::ReadState { link, resume, limit_bytes } => {
                 let state = self.sites[at].links.get_mut(&link).and_then(|link| link.state.take());
                 match state {
-                    Some(reader) if resume => self.send_state(at, link, reader, limit_bytes),
+                    Some(reader) if resume => {
+                        let input = self.send_state(at, link, reader, limit_bytes)?;
+                        if !self.swarm.nested {
+                            return Some(input);
+                        }
+                        self.handle(at, input);
+                    }
                     _ => {
                         let message = FromPeers::Snapshot(link, limit_bytes);
                         self.sites[at].inbox.push_back(message);

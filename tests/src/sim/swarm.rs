@@ -33,6 +33,8 @@ pub struct Swarm {
     pub double: bool,
     /// Writes of which nobody knows whether they reached the disk.
     pub unknown: bool,
+    /// Disks that are put back to an old copy.
+    pub restores: bool,
     /// Full disks.
     pub full: bool,
     /// Connections that break, at any byte.
@@ -45,12 +47,14 @@ pub struct Swarm {
     pub pauses: bool,
     /// Clocks that are wrong by this many ms at most.
     pub skew: u64,
-    /// Clocks that jump.
-    pub jumps: bool,
+    /// Clocks that jump, by this many ms at most.
+    pub jumps: u64,
     /// Ticks that come late.
     pub stalls: bool,
     /// Bytes of sealed entries that wait for the peers' side.
     pub outbox: usize,
+    /// Some answers to replication are given while outputs wait, as the server does, or all after them.
+    pub nested: bool,
     /// Deadlines.
     pub deadlines: bool,
     /// FLUSHDB.
@@ -105,15 +109,17 @@ impl Swarm {
             losses: rng.chance(50),
             double: rng.chance(30),
             unknown: rng.chance(30),
+            restores: rng.chance(25),
             full: rng.chance(35),
             resets: rng.chance(50),
             partitions: rng.chance(50),
             one_way: rng.chance(25),
             pauses: rng.chance(25),
             skew: if rng.chance(50) { rng.below(60) } else { 0 },
-            jumps: rng.chance(25),
+            jumps: rng.pick(&[0, 0, 0, 300, 300, 3_600_000]),
             stalls: rng.chance(30),
             outbox: rng.pick(&[200, 1_000, 100_000]),
+            nested: rng.chance(50),
             deadlines: rng.chance(60),
             flush: rng.chance(40),
             bindings: rng.chance(50),

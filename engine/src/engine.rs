@@ -94,7 +94,7 @@ pub struct Sealed {
 pub(crate) struct State {
     pub(crate) vector: VersionVector,
     position: LogPosition,
-    clock: Hlc,
+    pub(crate) clock: Hlc,
     digest: u128,
     counts: Vec<u64>,
 }
@@ -206,6 +206,8 @@ impl<S: Store> Engine<S> {
             config.cache_bytes,
             fresh.nonce,
         )?;
+        #[cfg(feature = "planted")]
+        let space = space.breaking(config.planted);
         Ok(Engine {
             space,
             origin,
@@ -356,6 +358,8 @@ impl<S: Store> Tick<'_, S> {
         let commit = Commit::decode(encoded)?;
         commit.validate()?;
         self.guard(|tick| tick.apply_effects(&commit))?;
+        #[cfg(feature = "planted")]
+        let commit = Commit { hlc: self.engine.config.planted.stamp(commit.hlc), ..commit };
         self.engine.clock.observe(commit.hlc);
         self.engine.vector.advance(commit.origin, commit.last());
         self.entries.push(LogEntry::Commit(encoded.clone()));
@@ -384,8 +388,10 @@ impl<S: Store> Tick<'_, S> {
             if let Effect::Row(effect) = effect {
                 let mut row = self.engine.space.row(&effect.row)?.clone();
                 #[cfg(feature = "planted")]
-                self.engine.config.planted.before_effect(&mut row, effect, commit.dot(index));
+                let old = row.clone();
                 row.apply(effect, commit.dot(index), commit.hlc);
+                #[cfg(feature = "planted")]
+                self.engine.config.planted.applied(&old, &mut row, effect, commit.dot(index));
                 self.engine.space.replace(&effect.row, row)?;
             }
         }
@@ -394,15 +400,23 @@ impl<S: Store> Tick<'_, S> {
 
     fn apply_clear(&mut self, clear: &Clear, dot: Dot) -> Result<(), StoreError> {
         let space = &mut self.engine.space;
+        #[cfg(feature = "planted")]
+        let planted = space.planted;
         for name in space.rows_in(&clear.scope)? {
             let old = space.row(&name)?;
             let mut row = old.clone();
             row.clear(&clear.context, &dot.origin);
+            #[cfg(feature = "planted")]
+            planted.cleared(&mut row, &clear.context, dot);
             if row != *old {
                 space.replace(&name, row)?;
             }
         }
         for (name, reset) in &clear.resets {
+            #[cfg(feature = "planted")]
+            if space.planted == crate::planted::Planted::ClearContextOnly {
+                break;
+            }
             let mut row = space.row(name)?.clone();
             row.apply_reset(reset, dot);
             space.replace(name, row)?;
@@ -422,6 +436,8 @@ impl<S: Store> Tick<'_, S> {
     fn join_rows(&mut self, staged: &Staged) -> Result<(), StoreError> {
         let Engine { space, vector, clock, .. } = &mut *self.engine;
         let nothing = Row::default();
+        #[cfg(feature = "planted")]
+        let planted = space.planted;
         let mut names = Vec::new();
         for db in space.databases()? {
             names.extend(space.rows_in(&Scope::Db(db))?);
@@ -431,14 +447,13 @@ impl<S: Store> Tick<'_, S> {
         for (name, theirs) in staged.rows.iter().chain(absent) {
             let mine = space.row(name)?;
             let joined = mine.join(vector, theirs, &staged.vector);
+            #[cfg(feature = "planted")]
+            let joined = planted.joined(mine, theirs, joined);
             if joined != *mine {
                 space.replace(name, joined)?;
             }
-            let stamps = theirs.siblings().iter().map(|sibling| sibling.hlc);
-            stamps.chain(theirs.counters().iter().map(|entry| entry.hlc)).for_each(|hlc| {
-                clock.observe(hlc);
-            });
         }
+        clock.observe(staged.clock);
         Ok(())
     }
 
@@ -454,6 +469,10 @@ impl<S: Store> Tick<'_, S> {
                 let place = tick.engine.space.hide_due(*db, key, now)?;
                 let header = tick.engine.space.at(place);
                 let due = header.hidden != Hlc(0);
+                #[cfg(feature = "planted")]
+                if tick.engine.config.planted == crate::planted::Planted::ExpiryByLocalClock {
+                    return Ok(due);
+                }
                 Ok(due && header.decision().is_some_and(|it| it.dot.origin.node == node))
             })?;
             if mine {
@@ -488,6 +507,8 @@ impl<S: Store> Tick<'_, S> {
         }
         let mut batch = store.batch();
         space.write_to(&mut batch);
+        #[cfg(feature = "planted")]
+        let rows = space.planted.apart(&mut batch, store.batch());
         let position = LogPosition(log.position().0 + entries.len() as u64);
         let mut row_bytes = 0;
         if !entries.is_empty() {
@@ -499,6 +520,8 @@ impl<S: Store> Tick<'_, S> {
         let state = State::encode(position, clock.last(), space.digest(), space.counts(), vector);
         batch.put(Family::System, keys::STATE, state.as_slice());
         store.write(batch, sync)?;
+        #[cfg(feature = "planted")]
+        rows.map_or(Ok(()), |rows| store.write(rows, false))?;
         self.before = None;
         space.settle();
         if let Some(floor) = floor {
@@ -515,6 +538,10 @@ impl<S: Store> Tick<'_, S> {
 impl<S: Store> Drop for Tick<'_, S> {
     fn drop(&mut self) {
         if let Some(before) = self.before.take() {
+            #[cfg(feature = "planted")]
+            let vector = self.engine.config.planted.undone(before.vector, &self.engine.vector);
+            #[cfg(feature = "planted")]
+            let before = Before { vector, ..before };
             self.engine.vector = before.vector;
             self.engine.clock = before.clock;
             self.engine.space.revert(before.space);

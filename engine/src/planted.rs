@@ -1,1 +1,178 @@
 //! Faults of the model, each a rule of MODEL left out at one point, for the simulator to find.
+//!
+//! The engine asks at the point of each rule; the answers are here, so that the product's code carries a
+//! line per rule and nothing else. Only with the feature `planted`, which no release has.
+
+use crate::causal::{Dot, Hlc, Origin, VersionVector};
+use crate::commit::{Commit, EncodedCommit, LogEntry, RowEffect};
+use crate::row::{CounterEntry, Row, Sibling};
+
+/// Which rule is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Planted {
+    /// None.
+    #[default]
+    None,
+    /// M4: a start keeps the old incarnation, though the crash may have taken some of its dots.
+    IncarnationReused,
+    /// M4: an incarnation has a number and no nonce, so a restored disk gives it again.
+    IncarnationWithoutNonce,
+    /// M2: sums and resets are joined by the larger value instead of the newer dot.
+    CounterByValue,
+    /// M2: an entry is dropped as soon as its increments are reset, though its origin may go on.
+    ResidueDroppedAtOnce,
+    /// M2: a bulk clear resets counters by its context alone.
+    ClearContextOnly,
+    /// M3: a bulk clear takes what its node had not seen.
+    ClearTakesUnseen,
+    /// M8: only the command that creates a slot writes its birth.
+    BirthByCreatorOnly,
+    /// M1: SADD of a member that is there takes no dot.
+    PresentMemberTakesNoDot,
+    /// R3: what arrives last wins, and the siblings go.
+    ArrivalOrderWins,
+    /// M6: a joined state adds what this node has removed, and removes nothing.
+    TransferResurrects,
+    /// Law 2: log and vector are written before the rows, in a batch of their own.
+    VectorWithoutRows,
+    /// M9: views take a change per dot and not per element.
+    ViewPerDot,
+    /// M7: every node removes what is due by its own clock, newer writes too.
+    ExpiryByLocalClock,
+    /// R7: a transaction of several rows is two commits.
+    MultiSplit,
+    /// M10: stamps of commits from elsewhere do not move the clock.
+    StampsNotObserved,
+    /// Law 8: a tick that cannot be written leaves its vector behind.
+    FailedTickKeepsVector,
+}
+
+impl Planted {
+    /// All faults.
+    pub const ALL: [Planted; 16] = [
+        Planted::IncarnationReused,
+        Planted::IncarnationWithoutNonce,
+        Planted::CounterByValue,
+        Planted::ResidueDroppedAtOnce,
+        Planted::ClearContextOnly,
+        Planted::ClearTakesUnseen,
+        Planted::BirthByCreatorOnly,
+        Planted::PresentMemberTakesNoDot,
+        Planted::ArrivalOrderWins,
+        Planted::TransferResurrects,
+        Planted::VectorWithoutRows,
+        Planted::ViewPerDot,
+        Planted::ExpiryByLocalClock,
+        Planted::MultiSplit,
+        Planted::StampsNotObserved,
+        Planted::FailedTickKeepsVector,
+    ];
+
+    pub(crate) fn reopened(self, old: Option<Origin>, new: Origin) -> Origin {
+        match old {
+            Some(old) if self == Planted::IncarnationReused => old,
+            _ if self == Planted::IncarnationWithoutNonce => Origin { nonce: 0, ..new },
+            _ => new,
+        }
+    }
+
+    /// After an effect was applied to a row.
+    pub(crate) fn applied(self, old: &Row, row: &mut Row, effect: &RowEffect, dot: Dot) {
+        let (siblings, counters) = row.parts();
+        match self {
+            Planted::CounterByValue => by_value(old, counters),
+            Planted::ResidueDroppedAtOnce => counters.retain(CounterEntry::is_live),
+            Planted::ArrivalOrderWins if effect.put.is_some() => {
+                siblings.retain(|sibling: &mut Sibling| sibling.dot == dot);
+            }
+            _ => {}
+        }
+    }
+
+    /// After a bulk clear was applied to a row.
+    pub(crate) fn cleared(self, row: &mut Row, context: &VersionVector, dot: Dot) {
+        let (siblings, counters) = row.parts();
+        if self == Planted::ClearTakesUnseen {
+            siblings.clear();
+        }
+        if self == Planted::ClearContextOnly {
+            for entry in counters.iter_mut().filter(|it| it.last <= context.get(&it.origin)) {
+                entry.reset_last = entry.last;
+                entry.reset_sum = entry.sum;
+                entry.reset_dot = Some(dot);
+            }
+        }
+    }
+
+    /// After two states of a row were joined.
+    pub(crate) fn joined(self, mine: &Row, theirs: &Row, mut row: Row) -> Row {
+        let (siblings, counters) = row.parts();
+        match self {
+            Planted::CounterByValue => {
+                by_value(mine, counters);
+                by_value(theirs, counters);
+            }
+            Planted::TransferResurrects => {
+                for sibling in mine.siblings().iter().chain(theirs.siblings()) {
+                    if !siblings.iter().any(|there| there.dot == sibling.dot) {
+                        siblings.push(sibling.clone());
+                    }
+                }
+                siblings.sort_by_key(|sibling| std::cmp::Reverse((sibling.hlc, sibling.dot)));
+            }
+            _ => {}
+        }
+        row
+    }
+
+    /// Takes the rows of a tick out of its batch.
+    pub(crate) fn apart<B>(self, batch: &mut B, empty: B) -> Option<B> {
+        (self == Planted::VectorWithoutRows).then(|| std::mem::replace(batch, empty))
+    }
+
+    /// What views are told of a changed member.
+    pub(crate) fn per_dot(self, old: &Row, new: &Row) -> Option<i64> {
+        let weight = |row: &Row| row.siblings().len() as i64;
+        (self == Planted::ViewPerDot).then(|| weight(new) - weight(old))
+    }
+
+    /// Up to which stamp a passed deadline removes.
+    pub(crate) fn end(self, end: Hlc) -> Hlc {
+        if self == Planted::ExpiryByLocalClock { Hlc(u64::MAX) } else { end }
+    }
+
+    /// Which stamp of a commit the clock sees.
+    pub(crate) fn stamp(self, hlc: Hlc) -> Hlc {
+        if self == Planted::StampsNotObserved { Hlc(0) } else { hlc }
+    }
+
+    /// Which vector an undone tick leaves.
+    pub(crate) fn undone(self, before: VersionVector, now: &VersionVector) -> VersionVector {
+        if self == Planted::FailedTickKeepsVector { now.clone() } else { before }
+    }
+
+    /// Logs the two halves of a commit; false if it stays whole.
+    pub(crate) fn split(self, commit: &Commit, entries: &mut Vec<LogEntry>) -> bool {
+        if self != Planted::MultiSplit || commit.effects.len() < 2 {
+            return false;
+        }
+        let (one, two) = commit.effects.split_at(commit.effects.len() / 2);
+        let half = |first, effects: &[_]| -> EncodedCommit {
+            Commit { first, effects: effects.to_vec(), ..*commit }.encode()
+        };
+        entries.push(LogEntry::Commit(half(commit.first, one)));
+        entries.push(LogEntry::Commit(half(commit.first + one.len() as u64, two)));
+        true
+    }
+}
+
+fn by_value(other: &Row, counters: &mut [CounterEntry]) {
+    for entry in counters {
+        if let Some(other) = other.entry(&entry.origin)
+            && other.generation == entry.generation
+        {
+            entry.sum = entry.sum.max(other.sum);
+            entry.reset_sum = entry.reset_sum.max(other.reset_sum);
+        }
+    }
+}

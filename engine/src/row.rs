@@ -206,6 +206,12 @@ impl Row {
         payloads + spilled + self.counters.capacity() * size_of::<CounterEntry>()
     }
 
+    /// For planted faults.
+    #[cfg(feature = "planted")]
+    pub(crate) fn parts(&mut self) -> (&mut SmallVec<[Sibling; 1]>, &mut Vec<CounterEntry>) {
+        (&mut self.siblings, &mut self.counters)
+    }
+
     fn entry_index(&self, origin: &Origin) -> Result<usize, usize> {
         self.counters.binary_search_by(|entry| entry.origin.cmp(origin))
     }
@@ -547,6 +553,11 @@ impl Origins {
     /// Takes the next number for an origin read from storage.
     pub fn push(&mut self, origin: Origin) {
         self.list.push(origin);
+    }
+
+    /// Takes back the numbers from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.list.truncate(len);
     }
 
     /// All origins in the order of their numbers.

@@ -57,6 +57,8 @@ pub(crate) struct Space<S: Store> {
     recent: Option<Place>,
     limit: usize,
     format: Writer,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: crate::planted::Planted,
 }
 
 /// What a failed tick goes back to, beside the rows.
@@ -99,12 +101,20 @@ impl<S: Store> Space<S> {
             recent: None,
             limit,
             format: Writer::new(),
+            #[cfg(feature = "planted")]
+            planted: crate::planted::Planted::None,
             store,
         };
         space.origins_stored = space.origins.list().len();
         space.load_bindings()?;
         space.find_next_deadline()?;
         Ok(space)
+    }
+
+    #[cfg(feature = "planted")]
+    pub(crate) fn breaking(mut self, planted: crate::planted::Planted) -> Space<S> {
+        self.planted = planted;
+        self
     }
 
     // ---- reading -------------------------------------------------------------------------------------
@@ -407,6 +417,10 @@ impl<S: Store> Space<S> {
         header.prune();
         if was != is && row.slot == Slot::Set {
             flips.push((row.subkey.clone(), if is { 1 } else { -1 }));
+        }
+        #[cfg(feature = "planted")]
+        if let (Slot::Set, Some(weight)) = (row.slot, self.planted.per_dot(&old, new)) {
+            *flips = vec![(row.subkey.clone(), weight)];
         }
         Ok(old)
     }
@@ -855,6 +869,7 @@ impl<S: Store> Space<S> {
         self.counts = mark.counts;
         self.next_deadline = mark.next_deadline;
         self.origins_stored = mark.origins;
+        self.origins.truncate(mark.origins);
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }

@@ -252,6 +252,12 @@ impl<'t, S: Store> Txn<'t, S> {
         }
     }
 
+    #[cfg(feature = "planted")]
+    pub(crate) fn takes_no_dot(&mut self, row: &RowKey) -> OpResult<bool> {
+        let fault = crate::planted::Planted::PresentMemberTakesNoDot;
+        Ok(self.engine.config.planted == fault && self.row(row)?.is_live())
+    }
+
     // ---- keys ----------------------------------------------------------------------------------------
 
     /// A key's record, with what its deadline hides by now hidden.
@@ -312,6 +318,8 @@ impl<'t, S: Store> Txn<'t, S> {
     pub(crate) fn remove_expired(&mut self, db: u16, key: &[u8]) -> OpResult<()> {
         let place = self.open(db, key)?;
         let end = self.at(place).hidden;
+        #[cfg(feature = "planted")]
+        let end = if end == Hlc(0) { end } else { self.engine.config.planted.end(end) };
         if end == Hlc(0) {
             return Ok(());
         }
@@ -400,6 +408,10 @@ impl<'t, S: Store> Txn<'t, S> {
         slot: Slot,
         lived: bool,
     ) -> OpResult<()> {
+        #[cfg(feature = "planted")]
+        if lived && self.engine.config.planted == crate::planted::Planted::BirthByCreatorOnly {
+            return Ok(());
+        }
         let place = self.open(db, key)?;
         let birth = match self.at(place).born(slot).filter(|_| lived) {
             Some((born, origin)) => birth::encode(born, &origin),
@@ -716,6 +728,10 @@ impl<'t, S: Store> Txn<'t, S> {
         let last = Dot { origin: commit.origin, seq: commit.last() };
         self.engine.clock.observe(commit.hlc);
         self.engine.vector.advance(last.origin, last.seq);
+        #[cfg(feature = "planted")]
+        if self.engine.config.planted.split(&commit, self.entries) {
+            return Some(last);
+        }
         self.entries.push(LogEntry::Commit(commit.encode()));
         Some(last)
     }

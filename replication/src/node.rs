@@ -133,6 +133,10 @@ pub struct Node {
     started: bool,
     fenced: bool,
     redial: bool,
+    /// The wall clock at the last input.
+    wall: Millis,
+    /// What waiting is measured by: the wall clock's steps forward, added up. A clock that is set back
+    /// would otherwise stop every timer until it has caught up with itself.
     now: Millis,
 }
 
@@ -170,6 +174,7 @@ impl Node {
             started: false,
             fenced: false,
             redial: false,
+            wall: Millis(0),
             now: Millis(0),
         }
     }
@@ -188,7 +193,9 @@ impl Node {
         rng: &mut dyn RngCore,
         out: &mut Vec<Output>,
     ) {
-        self.now = self.now.max(now);
+        let step = now.0.saturating_sub(self.wall.0);
+        self.now.0 = self.now.0.saturating_add(step);
+        self.wall = now;
         let mut tell = false;
         match input {
             Input::Start => {
@@ -807,14 +814,16 @@ impl Node {
             return;
         }
         state.credit = state.credit.saturating_sub(1);
+        let more = !last && state.credit > 0;
+        state.asked = more;
         if last {
             link.sender.state = None;
-        } else if state.credit > 0 {
-            state.asked = true;
+        }
+        link.send(id, &Message::State { part, last }, out);
+        if more {
             let limit_bytes = self.config.read_bytes;
             out.push(Output::ReadState { link: id, resume: true, limit_bytes });
         }
-        link.send(id, &Message::State { part, last }, out);
     }
 
     // ---- the engine --------------------------------------------------------------------------------

@@ -39,6 +39,10 @@ impl<S: Store> Txn<'_, S> {
         let before = self.at(place).rows(Slot::Set);
         let key = Bytes::copy_from_slice(key);
         for member in members {
+            #[cfg(feature = "planted")]
+            if self.takes_no_dot(&member_row(db, &key, member))? {
+                continue;
+            }
             self.put(member_row(db, &key, member), Bytes::new())?;
         }
         self.stamp_birth(db, &key, Slot::Set, lived)?;

@@ -1,0 +1,43 @@
+//! Births: a key that is seen has a type, and the slot that is seen has a birth.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use lattis_engine::causal::Hlc;
+use lattis_engine::store::MemStore;
+use lattis_engine::{OpResult, Txn};
+
+use super::Verdict;
+
+/// Looks at every key of both dbs.
+pub fn check(txn: &mut Txn<'_, MemStore>) -> OpResult<Verdict> {
+    for db in [0, 1] {
+        let mut keys = Vec::new();
+        txn.keys(db, None, &mut |key, kind| {
+            keys.push((Bytes::copy_from_slice(key), kind));
+            ControlFlow::Continue(())
+        })?;
+        for (key, kind) in keys {
+            // A deadline that was reached hides a key when it is next looked at.
+            if txn.kind(db, &key)?.is_none() {
+                continue;
+            }
+            let Some(info) = txn.inspect(db, &key)? else {
+                return Ok(Err(format!("{key:?} is seen, but there is nothing to inspect")));
+            };
+            if info.derived.is_some() {
+                continue;
+            }
+            match info.slots.first() {
+                Some(slot) if slot.visible && slot.kind == kind && slot.born.0 > Hlc(0) => {}
+                slot => {
+                    return Ok(Err(format!(
+                        "{} {key:?} is seen; inspected it is {slot:?}",
+                        kind.name()
+                    )));
+                }
+            }
+        }
+    }
+    Ok(Ok(()))
+}

@@ -55,6 +55,8 @@ const MESSAGES_PER_TICK: usize = 256;
 const STAGE_BYTES: usize = 4 << 30;
 /// Keys expired in one tick.
 const EXPIRED_PER_TICK: usize = 1000;
+/// How often a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// The thread's own state.
 pub struct Loop {
@@ -63,6 +65,8 @@ pub struct Loop {
     listeners: Vec<TcpListener>,
     signals: UnixStream,
     syncer: Syncer,
+    /// While the disk is full: when the next tick may try to write.
+    retry_at: Instant,
     shell: Shell,
 }
 
@@ -167,6 +171,7 @@ impl Loop {
             listeners: parts.listeners,
             signals: parts.signals,
             syncer: parts.syncer,
+            retry_at: Instant::now(),
             shell,
         })
     }
@@ -205,10 +210,10 @@ impl Loop {
             return Duration::ZERO;
         }
         match self.engine.next_deadline() {
-            Some(deadline) => {
+            Some(deadline) if shell.world.refuse_writes.is_none() => {
                 CRON.min(Duration::from_millis(deadline.0.saturating_sub(wall_clock().0)))
             }
-            None => CRON,
+            _ => CRON,
         }
     }
 
@@ -267,8 +272,15 @@ impl Loop {
     fn tick(&mut self) -> Vec<Box<dyn FnOnce(&mut Engine) + Send>> {
         let mut inspections = Vec::new();
         let shell = &mut self.shell;
-        let due = self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
+        // While the disk is full, a tick that writes nothing goes by; one per second may try.
+        let refused = match shell.world.instant >= self.retry_at {
+            true => shell.world.refuse_writes.take(),
+            false => None,
+        };
+        let writable = shell.world.refuse_writes.is_none();
+        let due = writable && self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
         if shell.ready.is_empty() && shell.world.port.waiting() == 0 && !due {
+            shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
             shell.send_replies();
             return inspections;
         }
@@ -280,7 +292,7 @@ impl Loop {
         let mut tick = self.engine.tick(shell.world.now);
         shell.serve_clients(&mut tick);
         shell.serve_peers(&mut tick, &mut inspections);
-        let expired = tick.expire_due(EXPIRED_PER_TICK);
+        let expired = if writable { tick.expire_due(EXPIRED_PER_TICK) } else { Ok(false) };
         shell.note_changes(&mut tick);
         let sealed = match expired {
             Ok(_) => tick.seal(sync),
@@ -290,15 +302,21 @@ impl Loop {
             }
         };
         match sealed {
-            Ok(None) => shell.settle(None),
+            Ok(None) => {
+                shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
+                shell.settle(None);
+            }
             Ok(Some(sealed)) => {
+                if refused.is_some() {
+                    eprintln!("lattis-server: the disk takes writes again");
+                }
                 shell.world.stats.add(Counter::Ticks, 1);
                 self.syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
                 shell.world.port.publish(sealed.position, sealed.vector, sealed.entries);
                 shell.world.facts.position = sealed.position.0;
                 shell.settle(None);
             }
-            Err(error) => self.unhappen(&error),
+            Err(error) => self.unhappen(&error, refused.is_some()),
         }
         self.refresh_facts();
         self.shell.send_replies();
@@ -306,16 +324,20 @@ impl Loop {
     }
 
     /// The tick has not happened: its writers get an error, its readers read again.
-    fn unhappen(&mut self, error: &StoreError) {
+    fn unhappen(&mut self, error: &StoreError, again: bool) {
         let shell = &mut self.shell;
         shell.world.stats.add(Counter::FailedTicks, 1);
-        eprintln!("lattis-server: writing failed: {error}");
+        if !again {
+            eprintln!("lattis-server: writing failed: {error}");
+        }
         let why = commands::store_refusal(error);
         if !matches!(error, StoreError::Full(_)) {
             // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation is
             // synced, which is what a start does.
             sync::fail(error);
         }
+        shell.world.refuse_writes = Some(String::from_utf8_lossy(why.line()).into_owned());
+        self.retry_at = shell.world.instant + FULL_RETRY;
         let mut tick = self.engine.tick(shell.world.now);
         for slot in shell.touched.clone() {
             shell.redo(&mut tick, slot, &why);
@@ -755,6 +777,9 @@ impl Shell {
         if self.refused_epoch >= Some(ticket.epoch) {
             return;
         }
+        if let Some(why) = self.world.refuse_writes.clone() {
+            return self.refuse_ticket(ticket, why);
+        }
         self.applied.push(ticket);
         for commit in commits {
             self.work.bytes += commit.body.len();
@@ -784,6 +809,9 @@ impl Shell {
             self.staged = Some((ticket, staged));
             self.answers.push(ToPeers::Staged(ticket));
             return;
+        }
+        if let Some(why) = self.world.refuse_writes.clone() {
+            return self.refuse_ticket(ticket, why);
         }
         self.applied.push(ticket);
         // A store that fails here fails the tick, and the ticket with it.

@@ -259,11 +259,11 @@ const SCENARIOS: &[Scenario] = &[
         reads: &[("TYPE @k", "set", "string"), both("SLOTS @k", "set string")],
     },
     Scenario {
-        name: "HSET || SADD || a DEL that has seen both",
-        setup: [&["HSET @k f v"], &["DEL @k", "SADD @k m"]],
-        a: &["DEL @k"],
-        b: &[],
-        reads: &[both("EXISTS @k", "0"), both("SLOTS @k", "")],
+        name: "SADD || HSET of a key that both have deleted",
+        setup: [&["SET @k v"], &[]],
+        a: &["DEL @k", "SADD @k m"],
+        b: &["DEL @k", "HSET @k f v"],
+        reads: &[("TYPE @k", "hash", "set"), both("SLOTS @k", "hash set")],
     },
     // ---- transactions
     Scenario {
@@ -325,7 +325,7 @@ const SCENARIOS: &[Scenario] = &[
         name: "a cycle made by two: the later binding is suspended",
         setup: [&["SADD @s 1"], &[]],
         a: &["UNION.BIND @p @q @s"],
-        b: &["UNION.BIND @q @p"],
+        b: &["UNION.BIND @q @p @s"],
         reads: &[("STATE @p", "active", "suspended"), ("STATE @q", "suspended", "active")],
     },
 ];
@@ -421,7 +421,8 @@ fn read(client: &mut Client, line: &str) -> String {
         "STATE" => {
             let reply = client.call(&["BIND.LIST"]);
             let bindings = reply.items().unwrap_or_default().iter();
-            bindings.filter(|it| of(it, 0) == words[1]).map(|it| of(it, 4)).collect()
+            let state = |it| of(it, 4).split(':').next().unwrap_or_default().to_string();
+            bindings.filter(|it| of(it, 0) == words[1]).map(state).collect()
         }
         _ => return plain(&client.call(&words)),
     };
@@ -586,6 +587,35 @@ fn a_remote_commit_breaks_a_watch() {
             let reply = clients[b].words("EXEC");
             assert_eq!(reply != Value::Null, kept, "{key}: {reply:?}");
         }
+    }
+}
+
+/// A key of which two types were written keeps both, and DEL removes both.
+#[test]
+fn a_delete_removes_the_hidden_type_too() {
+    let servers = nodes(&["north", "south"]);
+    let mut clients: Vec<Client> = servers.iter().map(connect).collect();
+    for (a, b) in [(0, 1), (1, 0)] {
+        wait_equal(&mut clients);
+        everywhere(&mut clients, "PEER.PAUSE ALL");
+        clients[0].words("HSET k f v");
+        clients[1].words("SADD k m");
+        everywhere(&mut clients, "PEER.RESUME ALL");
+        wait_equal(&mut clients);
+        for client in &mut clients {
+            assert_eq!(read(client, "SLOTS k"), "hash set");
+        }
+        assert_eq!(clients[a].words("DEL k"), Value::Int(1));
+        wait_equal(&mut clients);
+        for client in &mut clients {
+            assert_eq!(read(client, "SLOTS k"), "");
+            assert_eq!(client.words("EXISTS k"), Value::Int(0));
+        }
+        // It is as new for the other types.
+        assert_eq!(clients[b].words("INCR k"), Value::Int(1));
+        wait_equal(&mut clients);
+        assert_eq!(read(&mut clients[a], "TYPE k"), "string");
+        clients[a].words("DEL k");
     }
 }
 

@@ -177,7 +177,9 @@ fn full_disk(appendfsync: &str) {
         let (incr, get) = (format!("INCR n{round}"), format!("GET n{round}"));
         disk.fill();
         let written = write_until_refused(&mut client, &prefix, &value);
-        println!("{appendfsync}: {written} large writes were acknowledged before the disk was full");
+        println!(
+            "{appendfsync}: {written} large writes were acknowledged before the disk was full"
+        );
         // For longer than a sync and a deadline take: all kinds of writes are refused, reads answered.
         let refusing = Instant::now();
         while refusing.elapsed() < Duration::from_millis(2500) {

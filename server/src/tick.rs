@@ -55,8 +55,8 @@ const MESSAGES_PER_TICK: usize = 256;
 const STAGE_BYTES: usize = 4 << 30;
 /// Keys expired in one tick.
 const EXPIRED_PER_TICK: usize = 1000;
-/// How often a full disk is tried again.
-const FULL_RETRY: Duration = Duration::from_secs(1);
+/// How often a tick that fails is tried again, and told of in the log.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The thread's own state.
 pub struct Loop {
@@ -67,6 +67,8 @@ pub struct Loop {
     syncer: Syncer,
     /// While the disk is full: when the next tick may try to write.
     retry_at: Instant,
+    /// After a failed tick: nothing expires and no further failure is logged until then.
+    quiet_until: Instant,
     shell: Shell,
 }
 
@@ -172,6 +174,7 @@ impl Loop {
             signals: parts.signals,
             syncer: parts.syncer,
             retry_at: Instant::now(),
+            quiet_until: Instant::now(),
             shell,
         })
     }
@@ -210,11 +213,17 @@ impl Loop {
             return Duration::ZERO;
         }
         match self.engine.next_deadline() {
-            Some(deadline) if shell.world.refuse_writes.is_none() => {
+            Some(deadline) if self.may_expire() => {
                 CRON.min(Duration::from_millis(deadline.0.saturating_sub(wall_clock().0)))
             }
             _ => CRON,
         }
+    }
+
+    /// Whether keys that are due can be expired now.
+    fn may_expire(&self) -> bool {
+        let world = &self.shell.world;
+        world.refuse_writes.is_none() && world.instant >= self.quiet_until
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -271,14 +280,14 @@ impl Loop {
     /// One tick. What the peers' thread wants to do with the engine comes back, to be done after it.
     fn tick(&mut self) -> Vec<Box<dyn FnOnce(&mut Engine) + Send>> {
         let mut inspections = Vec::new();
-        let shell = &mut self.shell;
         // While the disk is full, a tick that writes nothing goes by; one per second may try.
-        let refused = match shell.world.instant >= self.retry_at {
-            true => shell.world.refuse_writes.take(),
+        let refused = match self.shell.world.instant >= self.retry_at {
+            true => self.shell.world.refuse_writes.take(),
             false => None,
         };
-        let writable = shell.world.refuse_writes.is_none();
-        let due = writable && self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
+        let may_expire = self.may_expire();
+        let shell = &mut self.shell;
+        let due = may_expire && self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
         if shell.ready.is_empty() && shell.world.port.waiting() == 0 && !due {
             shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
             shell.send_replies();
@@ -292,7 +301,7 @@ impl Loop {
         let mut tick = self.engine.tick(shell.world.now);
         shell.serve_clients(&mut tick);
         shell.serve_peers(&mut tick, &mut inspections);
-        let expired = if writable { tick.expire_due(EXPIRED_PER_TICK) } else { Ok(false) };
+        let expired = if may_expire { tick.expire_due(EXPIRED_PER_TICK) } else { Ok(false) };
         shell.note_changes(&mut tick);
         let sealed = match expired {
             Ok(_) => tick.seal(sync),
@@ -327,23 +336,28 @@ impl Loop {
     fn unhappen(&mut self, error: &StoreError, again: bool) {
         let shell = &mut self.shell;
         shell.world.stats.add(Counter::FailedTicks, 1);
-        if !again {
-            eprintln!("lattis-server: writing failed: {error}");
+        if !again && shell.world.instant >= self.quiet_until {
+            eprintln!("lattis-server: a tick has failed: {error}");
         }
+        self.quiet_until = shell.world.instant + RETRY;
         let why = commands::store_refusal(error);
-        if !matches!(error, StoreError::Full(_)) {
-            // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation is
-            // synced, which is what a start does.
-            sync::fail(error);
+        match error {
+            StoreError::Full(_) => {
+                let text = String::from_utf8_lossy(why.line()).into_owned();
+                shell.world.refuse_writes = Some(text);
+                self.retry_at = self.quiet_until;
+            }
+            // A row that cannot be read: those who ask for it get an error, others go on.
+            StoreError::Corrupt(_) => {}
+            // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation
+            // is synced, which is what a start does.
+            StoreError::Unknown(_) | StoreError::Unopened(_) => sync::fail(error),
         }
-        shell.world.refuse_writes = Some(String::from_utf8_lossy(why.line()).into_owned());
-        self.retry_at = shell.world.instant + FULL_RETRY;
-        let mut tick = self.engine.tick(shell.world.now);
         for slot in shell.touched.clone() {
+            // A tick for each, so that what cannot be read fails for those who read it only.
+            let mut tick = self.engine.tick(shell.world.now);
             shell.redo(&mut tick, slot, &why);
         }
-        // Nothing was written, so there is nothing that could fail.
-        let _ = tick.seal(false);
         shell.settle(Some(error));
     }
 

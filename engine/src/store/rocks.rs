@@ -97,6 +97,17 @@ fn failure(error: rocksdb::Error) -> StoreError {
     }
 }
 
+/// Why a directory cannot be opened; never that a write has failed.
+fn unopened(error: rocksdb::Error) -> StoreError {
+    match failure(error) {
+        StoreError::Unknown(text) if text.contains("lock ") => {
+            StoreError::Unopened("another server has this directory open".into())
+        }
+        StoreError::Unknown(text) => StoreError::Unopened(text),
+        other => other,
+    }
+}
+
 impl RocksStore {
     /// Opens or creates the store of a directory. Refused if another process has it open or if files are
     /// damaged; never opened as empty then.
@@ -118,7 +129,7 @@ impl RocksStore {
         let families = Family::ALL.map(|family| {
             ColumnFamilyDescriptor::new(family.name(), family_options(family, options, &cache))
         });
-        let db = DB::open_cf_descriptors(&db, path, families).map_err(failure)?;
+        let db = DB::open_cf_descriptors(&db, path, families).map_err(unopened)?;
         let opened = Opened::try_new(db, |db| {
             let mut handles = Vec::with_capacity(Family::ALL.len());
             for family in Family::ALL {

@@ -41,8 +41,6 @@ const CLIENTS: usize = 16;
 
 /// The loop looks around at least that often.
 const CRON: Duration = Duration::from_millis(100);
-/// Failed writes are reported no more often than that.
-const COMPLAINTS: Duration = Duration::from_secs(10);
 /// Commands of one connection in one tick.
 const COMMANDS_PER_CLIENT: usize = 1024;
 /// Commands of all connections in one tick.
@@ -57,6 +55,8 @@ const MESSAGES_PER_TICK: usize = 256;
 const STAGE_BYTES: usize = 4 << 30;
 /// Keys expired in one tick.
 const EXPIRED_PER_TICK: usize = 1000;
+/// How often a tick that fails is tried again, and told of in the log.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The thread's own state.
 pub struct Loop {
@@ -66,8 +66,10 @@ pub struct Loop {
     /// Kept open for the poll.
     _signals: UnixStream,
     syncer: Syncer,
-    /// When a failed write was last reported.
-    complained: Option<Instant>,
+    /// While the disk is full: when the next tick may try to write.
+    retry_at: Instant,
+    /// After a failed tick: nothing expires and no further failure is logged until then.
+    quiet_until: Instant,
     shell: Shell,
 }
 
@@ -172,7 +174,8 @@ impl Loop {
             listeners: parts.listeners,
             _signals: parts.signals,
             syncer: parts.syncer,
-            complained: None,
+            retry_at: Instant::now(),
+            quiet_until: Instant::now(),
             shell,
         })
     }
@@ -211,11 +214,17 @@ impl Loop {
             return Duration::ZERO;
         }
         match self.engine.next_deadline() {
-            Some(deadline) => {
+            Some(deadline) if self.may_expire() => {
                 CRON.min(Duration::from_millis(deadline.0.saturating_sub(wall_clock().0)))
             }
-            None => CRON,
+            _ => CRON,
         }
+    }
+
+    /// Whether keys that are due can be expired now.
+    fn may_expire(&self) -> bool {
+        let world = &self.shell.world;
+        world.refuse_writes.is_none() && world.instant >= self.quiet_until
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -264,9 +273,16 @@ impl Loop {
     /// One tick. What the peers' thread wants to do with the engine comes back, to be done after it.
     fn tick(&mut self) -> Vec<Inspect> {
         let mut inspections = Vec::new();
+        // While the disk is full, a tick that writes nothing goes by; one per second may try.
+        let refused = match self.shell.world.instant >= self.retry_at {
+            true => self.shell.world.refuse_writes.take(),
+            false => None,
+        };
+        let may_expire = self.may_expire();
         let shell = &mut self.shell;
-        let due = self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
+        let due = may_expire && self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
         if shell.ready.is_empty() && shell.world.port.waiting() == 0 && !due {
+            shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
             shell.send_replies();
             return inspections;
         }
@@ -278,7 +294,7 @@ impl Loop {
         let mut tick = self.engine.tick(shell.world.now);
         shell.serve_clients(&mut tick);
         shell.serve_peers(&mut tick, &mut inspections);
-        let expired = tick.expire_due(EXPIRED_PER_TICK);
+        let expired = if may_expire { tick.expire_due(EXPIRED_PER_TICK) } else { Ok(false) };
         shell.note_changes(&mut tick);
         let sealed = match expired {
             Ok(_) => tick.seal(sync),
@@ -288,15 +304,21 @@ impl Loop {
             }
         };
         match sealed {
-            Ok(None) => shell.settle(None),
+            Ok(None) => {
+                shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
+                shell.settle(None);
+            }
             Ok(Some(sealed)) => {
+                if refused.is_some() {
+                    eprintln!("lattis-server: the disk takes writes again");
+                }
                 shell.world.stats.add(Counter::Ticks, 1);
                 self.syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
                 shell.world.port.publish(sealed.position, sealed.vector, sealed.entries);
                 shell.world.facts.position = sealed.position.0;
                 shell.settle(None);
             }
-            Err(error) => self.unhappen(&error),
+            Err(error) => self.unhappen(&error, refused.is_some()),
         }
         self.refresh_facts();
         self.shell.send_replies();
@@ -304,25 +326,31 @@ impl Loop {
     }
 
     /// The tick has not happened: its writers get an error, its readers read again.
-    fn unhappen(&mut self, error: &StoreError) {
+    fn unhappen(&mut self, error: &StoreError, again: bool) {
         let shell = &mut self.shell;
         shell.world.stats.add(Counter::FailedTicks, 1);
-        if self.complained.is_none_or(|at| shell.world.instant.duration_since(at) >= COMPLAINTS) {
-            self.complained = Some(shell.world.instant);
-            eprintln!("lattis-server: writing failed, writers are refused: {error}");
+        if !again && shell.world.instant >= self.quiet_until {
+            eprintln!("lattis-server: a tick has failed: {error}");
         }
+        self.quiet_until = shell.world.instant + RETRY;
         let why = commands::store_refusal(error);
-        if matches!(error, StoreError::Unknown(_)) {
-            // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation is
-            // synced, which is what a start does.
-            sync::fail(error);
+        match error {
+            StoreError::Full(_) => {
+                let text = String::from_utf8_lossy(why.line()).into_owned();
+                shell.world.refuse_writes = Some(text);
+                self.retry_at = self.quiet_until;
+            }
+            // A row that cannot be read: those who ask for it get an error, others go on.
+            StoreError::Corrupt(_) => {}
+            // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation
+            // is synced, which is what a start does.
+            StoreError::Unknown(_) | StoreError::Unopened(_) => sync::fail(error),
         }
-        let mut tick = self.engine.tick(shell.world.now);
         for slot in shell.touched.clone() {
+            // A tick for each, so that what cannot be read fails for those who read it only.
+            let mut tick = self.engine.tick(shell.world.now);
             shell.redo(&mut tick, slot, &why);
         }
-        // Nothing was written, so there is nothing that could fail.
-        let _ = tick.seal(false);
         shell.settle(Some(error));
     }
 
@@ -761,6 +789,9 @@ impl Shell {
         if self.refused_epoch >= Some(ticket.epoch) {
             return;
         }
+        if let Some(why) = self.world.refuse_writes.clone() {
+            return self.refuse_ticket(ticket, why);
+        }
         self.applied.push(ticket);
         for commit in commits {
             self.work.bytes += commit.body.len();
@@ -790,6 +821,9 @@ impl Shell {
             self.staged = Some((ticket, staged));
             self.answers.push(ToPeers::Staged(ticket));
             return;
+        }
+        if let Some(why) = self.world.refuse_writes.clone() {
+            return self.refuse_ticket(ticket, why);
         }
         self.applied.push(ticket);
         // A store that fails here fails the tick, and the ticket with it.

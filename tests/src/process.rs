@@ -369,7 +369,7 @@ fn find(program: &str) -> Option<PathBuf> {
 
 /// The server that cargo built with this program. One older than its sources is refused: `cargo test`
 /// alone does not build the programs of other packages.
-fn lattis_server() -> PathBuf {
+pub fn lattis_server() -> PathBuf {
     if let Some(path) = std::env::var_os("LATTIS_SERVER") {
         return path.into();
     }

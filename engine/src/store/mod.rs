@@ -63,6 +63,9 @@ pub enum StoreError {
     /// What was read cannot be what was written. Nothing was changed.
     #[error("corrupt: {0}")]
     Corrupt(String),
+    /// The store could not be opened. Nothing was changed.
+    #[error("{0}")]
+    Unopened(String),
 }
 
 impl StoreError {

@@ -4,10 +4,18 @@
 //! * the row families have small memtables, since searching a big skiplist is what a random put costs;
 //! * memtables and files carry Bloom filters, since most new keys are looked up once in vain;
 //! * recovery stops at the first damage of the log (`PointInTime`), and the engine then checks that
-//!   vector and log agree; WAL syncs are ours to order, so no `wal_bytes_per_sync`.
+//!   vector and log agree; WAL syncs are ours to order, so no `wal_bytes_per_sync`;
+//! * on a full disk RocksDB refuses writes, looks every five seconds whether there is room for its memtables
+//!   (64 MB), then writes them to files, begins a new WAL and takes writes again. A WAL in which a write has
+//!   failed must not be synced through RocksDB, which takes the refusal for a fatal error: until a write
+//!   succeeds the files are synced beside it.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
@@ -65,7 +73,17 @@ struct Taken<'s>(Snapshot<'s>);
 #[derive(Clone)]
 pub struct RocksStore {
     opened: Arc<Opened>,
+    disk: Arc<Disk>,
 }
+
+/// Where the store lies, and how its last write went.
+struct Disk {
+    path: PathBuf,
+    full: AtomicBool,
+}
+
+/// How long a sync that fails waits for a write that fails beside it to say why.
+const WRITE_MAY_TAKE: Duration = Duration::from_millis(100);
 
 fn failure(error: rocksdb::Error) -> StoreError {
     let kind = error.kind();
@@ -76,6 +94,17 @@ fn failure(error: rocksdb::Error) -> StoreError {
         StoreError::Corrupt(text)
     } else {
         StoreError::Unknown(text)
+    }
+}
+
+/// Why a directory cannot be opened; never that a write has failed.
+fn unopened(error: rocksdb::Error) -> StoreError {
+    match failure(error) {
+        StoreError::Unknown(text) if text.contains("lock ") => {
+            StoreError::Unopened("another server has this directory open".into())
+        }
+        StoreError::Unknown(text) => StoreError::Unopened(text),
+        other => other,
     }
 }
 
@@ -100,7 +129,7 @@ impl RocksStore {
         let families = Family::ALL.map(|family| {
             ColumnFamilyDescriptor::new(family.name(), family_options(family, options, &cache))
         });
-        let db = DB::open_cf_descriptors(&db, path, families).map_err(failure)?;
+        let db = DB::open_cf_descriptors(&db, path, families).map_err(unopened)?;
         let opened = Opened::try_new(db, |db| {
             let mut handles = Vec::with_capacity(Family::ALL.len());
             for family in Family::ALL {
@@ -111,7 +140,8 @@ impl RocksStore {
             let handles = handles.try_into();
             handles.map(Handles).map_err(|_| StoreError::Corrupt("column families".into()))
         })?;
-        Ok(RocksStore { opened: Arc::new(opened) })
+        let disk = Disk { path: path.to_owned(), full: AtomicBool::new(false) };
+        Ok(RocksStore { opened: Arc::new(opened), disk: Arc::new(disk) })
     }
 
     /// A property of RocksDB for INFO and tests, summed over the families.
@@ -131,6 +161,22 @@ impl RocksStore {
                 .map_err(failure)
         })
     }
+}
+
+/// Syncs the files of the WAL, by handles of their own: the kernel keeps dirty pages by file.
+fn sync_logs(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "log") {
+            match File::open(&file) {
+                Ok(file) => file.sync_data()?,
+                // Removed meanwhile: what it held is in other files.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 fn family_options(family: Family, options: &RocksOptions, cache: &Cache) -> Options {
@@ -223,11 +269,26 @@ impl Store for RocksStore {
     fn write(&self, batch: RocksBatch, sync: bool) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.opened.borrow_owner().write_opt(batch.changes, &options).map_err(failure)
+        let written = self.opened.borrow_owner().write_opt(batch.changes, &options);
+        let written = written.map_err(failure);
+        self.disk.full.store(matches!(written, Err(StoreError::Full(_))), Ordering::Release);
+        written
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.opened.borrow_owner().flush_wal(true).map_err(failure)
+        if !self.disk.full.load(Ordering::Acquire) {
+            match self.opened.borrow_owner().flush_wal(true) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    std::thread::sleep(WRITE_MAY_TAKE);
+                    if !self.disk.full.load(Ordering::Acquire) {
+                        return Err(failure(error));
+                    }
+                }
+            }
+        }
+        let synced = sync_logs(&self.disk.path);
+        synced.map_err(|error| StoreError::Unknown(format!("syncing the WAL: {error}")))
     }
 
     fn snapshot(&self) -> RocksSnapshot {

@@ -92,7 +92,9 @@ pub fn store_refusal(error: &StoreError) -> CommandError {
         StoreError::Unknown(_) => {
             CommandError::text(format!("MISCONF Errors writing to the AOF file: {error}"))
         }
-        StoreError::Corrupt(_) => CommandError::text(format!("ERR storage: {error}")),
+        StoreError::Corrupt(_) | StoreError::Unopened(_) => {
+            CommandError::text(format!("ERR storage: {error}"))
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test demo bench sim fmt lint build
+.PHONY: help run test demo bench sim docs fmt lint build
 
 PORT ?= 6379
 DIR ?= ./data
@@ -41,6 +41,9 @@ bench: ## Benchmarks beside Redis (BENCH="commands --quick", peers, propagation,
 
 sim: ## Replays one seed of the simulator (SEED=n)
 	@cargo run --locked -q -p lattis-tests --bin sim -- $(SEED)
+
+docs: ## Generates docs/commands.md from the command table
+	@cargo run --locked -q -p lattis-tests --bin commands
 
 fmt: ## Formats the Rust
 	@cargo fmt --all

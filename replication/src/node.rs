@@ -807,14 +807,17 @@ impl Node {
             return;
         }
         state.credit = state.credit.saturating_sub(1);
+        let more = !last && state.credit > 0;
+        state.asked = more;
         if last {
             link.sender.state = None;
-        } else if state.credit > 0 {
-            state.asked = true;
+        }
+        // Sent before the next part is asked for: a driver may answer at once.
+        link.send(id, &Message::State { part, last }, out);
+        if more {
             let limit_bytes = self.config.read_bytes;
             out.push(Output::ReadState { link: id, resume: true, limit_bytes });
         }
-        link.send(id, &Message::State { part, last }, out);
     }
 
     // ---- the engine --------------------------------------------------------------------------------

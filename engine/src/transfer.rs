@@ -28,6 +28,8 @@ pub struct StateReader<R> {
     clock: Hlc,
     /// Where to go on; `None` when all was read.
     cursor: Option<(Family, Vec<u8>)>,
+    /// Chunks read so far.
+    chunks: u64,
 }
 
 impl<R: Read> StateReader<R> {
@@ -37,7 +39,7 @@ impl<R: Read> StateReader<R> {
         let state = State::load(&snapshot)?;
         let (vector, clock) = state.map(|state| (state.vector, state.clock)).unwrap_or_default();
         let cursor = Some((Family::Keys, Vec::new()));
-        Ok(StateReader { snapshot, origins, vector, clock, cursor })
+        Ok(StateReader { snapshot, origins, vector, clock, cursor, chunks: 0 })
     }
 
     /// The next chunk of about `limit` bytes, and whether it is the last.
@@ -85,6 +87,8 @@ impl<R: Read> StateReader<R> {
             }
         }
         let mut chunk = Writer::with_format(FORMAT);
+        chunk.varint(self.chunks);
+        self.chunks += 1;
         self.vector.encode(&mut chunk);
         chunk.u64(self.clock.0);
         chunk.varint(names.list().len() as u64);
@@ -150,6 +154,7 @@ pub struct Staged {
     /// The sender's clock: what it had seen may be stamped later than any row that is left.
     pub(crate) clock: Hlc,
     pub(crate) rows: BTreeMap<RowKey, Row>,
+    chunks: u64,
     bytes: usize,
     limit: usize,
 }
@@ -158,17 +163,25 @@ impl Staged {
     /// Nothing yet; refuses to grow beyond `limit` bytes of chunks.
     pub fn new(limit: usize) -> Staged {
         let (vector, rows) = (VersionVector::new(), BTreeMap::new());
-        Staged { vector, clock: Hlc(0), rows, bytes: 0, limit }
+        Staged { vector, clock: Hlc(0), rows, chunks: 0, bytes: 0, limit }
     }
 
-    /// Takes a chunk. After an error the whole stage has to be dropped.
+    /// Takes a chunk. After an error the whole stage has to be dropped. Chunks are numbered and all bear the
+    /// snapshot's vector: a vector that came with a part of its rows only would remove the others here.
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), CodecError> {
         self.bytes += chunk.len();
         if self.bytes > self.limit {
             return Err(CodecError::Invalid("state: larger than the stage"));
         }
         let mut input = Reader::with_format(chunk, FORMAT)?;
-        self.vector = VersionVector::decode(&mut input)?;
+        if input.varint()? != self.chunks {
+            return Err(CodecError::Invalid("state: a chunk is missing"));
+        }
+        let vector = VersionVector::decode(&mut input)?;
+        if self.chunks > 0 && vector != self.vector {
+            return Err(CodecError::Invalid("state: a chunk of another state"));
+        }
+        (self.vector, self.chunks) = (vector, self.chunks + 1);
         self.clock = input.hlc()?;
         let mut names = Origins::default();
         for _ in 0..input.count(crate::causal::Origin::LEN)? {
@@ -179,5 +192,50 @@ impl Staged {
             self.rows.insert(name, row);
         }
         input.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causal::{Millis, NodeId};
+    use crate::store::{MemStore, Store};
+    use crate::{Engine, EngineConfig, Fresh};
+
+    fn chunks(members: usize) -> Vec<Bytes> {
+        let fresh = Fresh { node: NodeId(1), nonce: 1 };
+        let store = MemStore::new();
+        let mut engine =
+            Engine::open(store.clone(), EngineConfig::default(), fresh, Millis(1)).unwrap();
+        let mut tick = engine.tick(Millis(1));
+        let mut txn = tick.txn();
+        let members: Vec<Bytes> = (0..members).map(|n| n.to_string().into()).collect();
+        txn.set_add(0, b"s", &members).unwrap();
+        txn.commit();
+        tick.seal(false).unwrap();
+        let mut reader = StateReader::new(store.snapshot()).unwrap();
+        let mut chunks = Vec::new();
+        loop {
+            let (chunk, last) = reader.next_chunk(100).unwrap();
+            chunks.push(chunk);
+            if last {
+                return chunks;
+            }
+        }
+    }
+
+    /// A state that lacks a chunk, or has chunks out of order or of another state, is not staged.
+    #[test]
+    fn a_state_is_staged_whole_or_not_at_all() {
+        let (chunks, other) = (chunks(50), chunks(60));
+        assert!(chunks.len() > 2);
+        let mut staged = Staged::new(1 << 20);
+        assert!(chunks.iter().all(|chunk| staged.add(chunk).is_ok()));
+        assert!(Staged::new(1 << 20).add(&chunks[1]).is_err());
+        for second in [&chunks[0], &chunks[2], &other[1]] {
+            let mut staged = Staged::new(1 << 20);
+            staged.add(&chunks[0]).unwrap();
+            assert!(staged.add(second).is_err());
+        }
     }
 }

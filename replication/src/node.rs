@@ -819,6 +819,7 @@ impl Node {
         if last {
             link.sender.state = None;
         }
+        // Sent before the next part is asked for: a driver may answer at once.
         link.send(id, &Message::State { part, last }, out);
         if more {
             let limit_bytes = self.config.read_bytes;

@@ -181,7 +181,10 @@ impl Driver {
                 // Everything in it was published before it was taken: report that first.
                 self.take_sealed();
                 match StateReader::new(snapshot) {
-                    Ok(reader) => self.send_state(link, reader, limit),
+                    Ok(reader) => {
+                        let input = self.state_chunk(link, reader, limit);
+                        self.handle(input);
+                    }
                     Err(error) => {
                         let down = self.unreadable(link, &error.to_string());
                         self.handle(down);
@@ -259,7 +262,7 @@ impl Driver {
                 });
             }
             Output::ReadState { link, resume, limit_bytes } => {
-                self.read_state(link, resume, limit_bytes);
+                return self.read_state(link, resume, limit_bytes);
             }
             Output::Report(event) => self.report(&event),
         }
@@ -294,9 +297,13 @@ impl Driver {
 
     /// Reads the next part of a snapshot. A new one is taken by the engine's thread between two ticks, so
     /// that all that it holds has been reported.
-    fn read_state(&mut self, link: LinkId, resume: bool, limit: usize) {
-        if resume && let Some(reader) = self.links.get_mut(&link).and_then(|l| l.state.take()) {
-            return self.send_state(link, reader, limit);
+    fn read_state(&mut self, link: LinkId, resume: bool, limit: usize) -> Option<Input> {
+        if resume {
+            let reader = self.links.get_mut(&link).and_then(|link| link.state.take());
+            return match reader {
+                Some(reader) => Some(self.state_chunk(link, reader, limit)),
+                None => Some(self.unreadable(link, "the state is gone")),
+            };
         }
         let (sender, receiver) = std_mpsc::sync_channel(1);
         let inspect = move |engine: &mut Engine| {
@@ -310,9 +317,10 @@ impl Driver {
                 let _ = events.send(Event::Snapshot { link, snapshot, limit }).await;
             }
         });
+        None
     }
 
-    fn send_state(&mut self, link: LinkId, mut reader: StateReader, limit: usize) {
+    fn state_chunk(&mut self, link: LinkId, mut reader: StateReader, limit: usize) -> Input {
         let input = match reader.next_chunk(limit) {
             Ok((bytes, last)) => Input::StateChunk { link, bytes, last },
             Err(error) => self.unreadable(link, &error.to_string()),
@@ -320,7 +328,7 @@ impl Driver {
         if let Some(link) = self.links.get_mut(&link) {
             link.state = Some(reader);
         }
-        self.handle(input);
+        input
     }
 
     /// Hands to the engine's thread what it has room for, in order.

@@ -37,6 +37,8 @@ pub enum Event {
     Snapshot { site: usize, life: u64, link: LinkId, snapshot: MemSnapshot, limit: usize },
     /// A process is started.
     Start { site: usize },
+    /// A disk takes writes again.
+    Repair { site: usize, life: u64 },
     /// Deadlines are looked for.
     Cron,
 }
@@ -267,6 +269,9 @@ impl Cluster {
             Event::Dial { site, life, address } if self.lives(site, life) => {
                 self.dial(site, address);
             }
+            Event::Repair { site, life } if self.lives(site, life) => {
+                self.sites[site].store.fail_writes(None);
+            }
             Event::Tick { site, life } if self.lives(site, life) => self.tick(site),
             Event::Peers { site, life } if self.lives(site, life) => self.take_sealed(site),
             Event::Snapshot { site, life, link, snapshot, limit } if self.lives(site, life) => {
@@ -301,17 +306,17 @@ impl Cluster {
                 self.count("one-way cuts");
                 self.cut.insert((site, to));
             }
-            42..50 => {
+            94..100 => {
                 self.note(format_args!("the network is healed"));
                 self.heal();
             }
-            50..54 if self.swarm.full => self.spoil(site, StoreError::Full("full".into())),
+            42..54 if self.swarm.full => self.spoil(site, StoreError::Full("full".into())),
             54..56 if self.swarm.unknown => {
                 self.spoil(site, StoreError::Unknown("no answer".into()));
             }
             56..60 => self.repair_disks(),
-            60..75 => self.sync(site),
-            75..80 if self.swarm.pauses => {
+            60..70 => self.sync(site),
+            70..75 if self.swarm.pauses => {
                 let other = self.rng.below(self.swarm.nodes as u64);
                 let name = self.rng.chance(70).then(|| format!("n{other}"));
                 let pause = self.rng.chance(50);
@@ -323,15 +328,15 @@ impl Cluster {
                 };
                 self.peers(site, Input::Command(command));
             }
-            80..84 if self.swarm.jumps > 0 => {
+            75..79 if self.swarm.jumps > 0 => {
                 let most = self.swarm.jumps;
                 let by = self.rng.below(2 * most) as i64 - most as i64;
                 self.note(format_args!("n{site}: the clock jumps by {by}"));
                 self.count(if by < 0 { "clock jumps back" } else { "clock jumps ahead" });
                 self.sites[site].skew += by;
             }
-            84..88 if self.swarm.restores => self.back_up_or_restore(site),
-            88..94 => self.verify(site),
+            79..87 if self.swarm.restores => self.back_up_or_restore(site),
+            87..94 => self.verify(site),
             _ => self.request(site),
         }
     }
@@ -380,6 +385,10 @@ impl Cluster {
             self.note(format_args!("n{site}: {failure}"));
             self.count("spoilt disks");
             self.sites[site].store.fail_writes(Some(failure));
+            if self.rng.chance(75) {
+                let (life, after) = (self.sites[site].life, 1 + self.rng.below(15));
+                self.at(after, Event::Repair { site, life });
+            }
         }
     }
 

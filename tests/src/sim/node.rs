@@ -274,6 +274,9 @@ impl Cluster {
                 self.note(format_args!("n{at} is backed up"));
             }
             Some((store, shadow)) => {
+                // The same copy may be put back again.
+                let again = self.rng.chance(50);
+                self.sites[at].backup = again.then(|| (store.copy(), shadow.clone()));
                 self.crash(at, true);
                 self.note(format_args!("n{at} is restored"));
                 self.count("restored disks");

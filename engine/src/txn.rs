@@ -447,8 +447,10 @@ impl<'t, S: Store> Txn<'t, S> {
     pub fn deadline(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Option<Millis>>> {
         let place = self.open(db, key)?;
         let header = self.at(place);
-        // A passed deadline says nothing of what was written after it.
-        let expires = header.expires().filter(|_| header.hidden == Hlc(0));
+        // A passed deadline says nothing of what was written after it, and that of client data nothing of
+        // the view that hides it.
+        let applies = header.hidden == Hlc(0) && header.derived.is_none();
+        let expires = header.expires().filter(|_| applies);
         Ok(header.visible().map(|_| expires))
     }
 

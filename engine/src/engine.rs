@@ -94,7 +94,7 @@ pub struct Sealed {
 pub(crate) struct State {
     pub(crate) vector: VersionVector,
     position: LogPosition,
-    clock: Hlc,
+    pub(crate) clock: Hlc,
     digest: u128,
     counts: Vec<u64>,
 }
@@ -421,6 +421,7 @@ impl<S: Store> Tick<'_, S> {
 
     fn join_rows(&mut self, staged: &Staged) -> Result<(), StoreError> {
         let Engine { space, vector, clock, .. } = &mut *self.engine;
+        clock.observe(staged.clock);
         let nothing = Row::default();
         let mut names = Vec::new();
         for db in space.databases()? {
@@ -434,10 +435,6 @@ impl<S: Store> Tick<'_, S> {
             if joined != *mine {
                 space.replace(name, joined)?;
             }
-            let stamps = theirs.siblings().iter().map(|sibling| sibling.hlc);
-            stamps.chain(theirs.counters().iter().map(|entry| entry.hlc)).for_each(|hlc| {
-                clock.observe(hlc);
-            });
         }
         Ok(())
     }

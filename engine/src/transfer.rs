@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::causal::VersionVector;
+use crate::causal::{Hlc, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::commit::RowKey;
 use crate::crdt::Slot;
@@ -25,6 +25,7 @@ pub struct StateReader<R> {
     snapshot: R,
     origins: Origins,
     vector: VersionVector,
+    clock: Hlc,
     /// Where to go on; `None` when all was read.
     cursor: Option<(Family, Vec<u8>)>,
 }
@@ -33,9 +34,10 @@ impl<R: Read> StateReader<R> {
     /// A reader of everything in the snapshot.
     pub fn new(snapshot: R) -> Result<StateReader<R>, StoreError> {
         let origins = crate::space::load_origins(&snapshot)?;
-        let vector = State::load(&snapshot)?.map(|state| state.vector).unwrap_or_default();
+        let state = State::load(&snapshot)?.map(|state| (state.vector, state.clock));
+        let (vector, clock) = state.unwrap_or_default();
         let cursor = Some((Family::Keys, Vec::new()));
-        Ok(StateReader { snapshot, origins, vector, cursor })
+        Ok(StateReader { snapshot, origins, vector, clock, cursor })
     }
 
     /// The next chunk of about `limit` bytes, and whether it is the last.
@@ -84,6 +86,7 @@ impl<R: Read> StateReader<R> {
         }
         let mut chunk = Writer::with_format(FORMAT);
         self.vector.encode(&mut chunk);
+        chunk.u64(self.clock.0);
         chunk.varint(names.list().len() as u64);
         names.list().iter().for_each(|origin| chunk.origin(origin));
         chunk.varint(count);
@@ -144,6 +147,8 @@ fn read_row(input: &mut Reader<'_>, names: &Origins) -> Result<(RowKey, Row), Co
 /// The state of a peer as far as it has arrived. Bounded by `limit` bytes.
 pub struct Staged {
     pub(crate) vector: VersionVector,
+    /// The largest stamp that the peer had made or seen: what comes after the join is later.
+    pub(crate) clock: Hlc,
     pub(crate) rows: BTreeMap<RowKey, Row>,
     bytes: usize,
     limit: usize,
@@ -152,7 +157,8 @@ pub struct Staged {
 impl Staged {
     /// Nothing yet; refuses to grow beyond `limit` bytes of chunks.
     pub fn new(limit: usize) -> Staged {
-        Staged { vector: VersionVector::new(), rows: BTreeMap::new(), bytes: 0, limit }
+        let (vector, clock) = Default::default();
+        Staged { vector, clock, rows: BTreeMap::new(), bytes: 0, limit }
     }
 
     /// Takes a chunk. After an error the whole stage has to be dropped.
@@ -163,6 +169,7 @@ impl Staged {
         }
         let mut input = Reader::with_format(chunk, FORMAT)?;
         self.vector = VersionVector::decode(&mut input)?;
+        self.clock = input.hlc()?;
         let mut names = Origins::default();
         for _ in 0..input.count(crate::causal::Origin::LEN)? {
             names.push(input.origin()?);

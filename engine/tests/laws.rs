@@ -124,10 +124,6 @@ impl History {
         history
     }
 
-    fn name(&self, at: usize) -> RowKey {
-        row_name(self.record.slot)(at)
-    }
-
     /// One commit of one or two effects on different rows, or a clear of both.
     fn write(&mut self, at: usize) {
         self.wall += self.rng.below(3) as u64;

@@ -435,6 +435,7 @@ impl<S: Store> Tick<'_, S> {
 
     fn join_rows(&mut self, staged: &Staged) -> Result<(), StoreError> {
         let Engine { space, vector, clock, .. } = &mut *self.engine;
+        clock.observe(staged.clock);
         let nothing = Row::default();
         #[cfg(feature = "planted")]
         let planted = space.planted;
@@ -453,7 +454,6 @@ impl<S: Store> Tick<'_, S> {
                 space.replace(name, joined)?;
             }
         }
-        clock.observe(staged.clock);
         Ok(())
     }
 

@@ -457,6 +457,13 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         self.headers[place].hidden = is;
+        if is == Hlc(0)
+            && let Some(time) = self.headers[place].expires()
+        {
+            // Shown again (a restart with an earlier clock), so it has to pass again.
+            self.system.insert(keys::deadline(time, db, key), Some(Vec::new()));
+            self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
+        }
         let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
         for slot in slots {
             let mut rows = 0;

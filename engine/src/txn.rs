@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
 use crate::cache::Place;
-use crate::causal::{Dot, Hlc, Millis, Origin};
+use crate::causal::{Dot, Hlc, Millis, Origin, VersionVector};
 use crate::commit::{Clear, Commit, CounterReset, Effect, LogEntry, RowEffect, RowKey, Scope};
 use crate::crdt::{Kind, Slot, birth, deadline};
 use crate::dataflow::graph::Graph;
@@ -433,11 +433,16 @@ impl<'t, S: Store> Txn<'t, S> {
         }
     }
 
-    /// Decides about the key's time to live, replacing all decisions that are seen.
-    pub(crate) fn decide(&mut self, db: u16, key: &[u8], time: Option<Millis>) -> OpResult<()> {
-        let place = self.open(db, key)?;
-        let replaces = deadline::observed(self.at(place).deadline());
-        let payload = deadline::encode(time, None, &replaces);
+    /// Decides about the key's time to live. `replaces` is what the command saw of earlier decisions,
+    /// also if it has removed them itself: copies of them may still come from elsewhere.
+    pub(crate) fn decide(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        time: Option<Millis>,
+        replaces: &VersionVector,
+    ) -> OpResult<()> {
+        let payload = deadline::encode(time, None, replaces);
         self.put(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline), payload)
     }
 
@@ -461,8 +466,10 @@ impl<'t, S: Store> Txn<'t, S> {
     pub fn deadline(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Option<Millis>>> {
         let place = self.open(db, key)?;
         let header = self.at(place);
-        // A passed deadline says nothing of what was written after it.
-        let expires = header.expires().filter(|_| header.hidden == Hlc(0));
+        // A passed deadline says nothing of what was written after it, and that of client data nothing of
+        // the view that hides it.
+        let applies = header.hidden == Hlc(0) && header.derived.is_none();
+        let expires = header.expires().filter(|_| applies);
         Ok(header.visible().map(|_| expires))
     }
 
@@ -477,7 +484,10 @@ impl<'t, S: Store> Txn<'t, S> {
         match time {
             Some(time) if time < self.now() => self.remove_key(db, key)?,
             None if self.at(place).expires().is_none() => return Ok(false),
-            time => self.decide(db, key, time)?,
+            time => {
+                let seen = deadline::observed(self.at(place).deadline());
+                self.decide(db, key, time, &seen)?;
+            }
         }
         Ok(true)
     }

@@ -399,6 +399,20 @@ fn expressions_are_shared_between_threads() {
     }
 }
 
+const OPERATORS: [&str; 14] =
+    ["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "in", "&&", "||"];
+
+const FUNCTIONS: [&str; 11] =
+    ["size", "int", "uint", "double", "string", "bytes", "bool", "dyn", "type", "-", "!"];
+
+/// What sources are made of, and some of what they are not.
+const TOKENS: &[&str] = &[
+    "x", "y", "(", ")", "[", "]", "{", "}", ",", ":", "?", ".", "+", "-", "*", "/", "%", "!", "==",
+    "!=", "<", ">", "<=", ">=", "&&", "||", "in", "1", "0", "1.5", "2u", "0x1f", "'a'", "\"b\"",
+    "b'c'", "r'\\'", "'''d'''", "true", "null", "map", "filter", "all", "exists", "has", "size",
+    "int", "string", "//", "\n", " ", "é", "\\", "'", "\"", "e", "_", "@", "`", "\0", "=", "&",
+];
+
 /// Sources that mostly compile and of which many evaluate.
 fn source() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
@@ -408,25 +422,31 @@ fn source() -> impl Strategy<Value = String> {
         2 => (-3i64..4).prop_map(|n| n.to_string()),
         1 => any::<u64>().prop_map(|n| format!("{n}u")),
         1 => any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| format!("{n:?}")),
-        1 => prop_oneof![Just("true".to_owned()), Just("false".to_owned()), Just("null".to_owned()), Just("int".to_owned())],
+        1 => prop::sample::select(vec!["true", "false", "null", "int"]).prop_map(str::to_owned),
         2 => "[a-c0-9é]{0,4}".prop_map(|s| format!("'{s}'")),
         1 => Just("b'\\xff\\x00'".to_owned()),
     ];
     leaf.prop_recursive(5, 40, 4, |inner| {
-        let operator = prop::sample::select(vec!["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "in", "&&", "||"]);
-        let function = prop::sample::select(vec!["size", "int", "uint", "double", "string", "bytes", "bool", "dyn", "type", "-", "!"]);
+        let operator = prop::sample::select(OPERATORS.to_vec());
+        let function = prop::sample::select(FUNCTIONS.to_vec());
         let method = prop::sample::select(vec!["contains", "startsWith", "endsWith"]);
         let looping = prop::sample::select(vec!["all", "exists", "exists_one", "map", "filter"]);
+        let list = prop::collection::vec(inner.clone(), 0..4);
+        let map = prop::collection::vec((inner.clone(), inner.clone()), 0..3);
         prop_oneof![
-            4 => (inner.clone(), operator, inner.clone()).prop_map(|(a, o, b)| format!("({a} {o} {b})")),
+            4 => (inner.clone(), operator, inner.clone())
+                .prop_map(|(a, o, b)| format!("({a} {o} {b})")),
             2 => (function, inner.clone()).prop_map(|(f, a)| format!("{f}({a})")),
-            1 => (inner.clone(), method, inner.clone()).prop_map(|(a, m, b)| format!("{a}.{m}({b})")),
-            1 => (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!("({a} ? {b} : {c})")),
-            1 => prop::collection::vec(inner.clone(), 0..4).prop_map(|l| format!("[{}]", l.join(", "))),
+            1 => (inner.clone(), method, inner.clone())
+                .prop_map(|(a, m, b)| format!("{a}.{m}({b})")),
+            1 => (inner.clone(), inner.clone(), inner.clone())
+                .prop_map(|(a, b, c)| format!("({a} ? {b} : {c})")),
+            1 => prop::collection::vec(inner.clone(), 0..4)
+                .prop_map(|l| format!("[{}]", l.join(", "))),
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}[{b}]")),
-            2 => (prop::collection::vec(inner.clone(), 0..4), looping, prop_oneof![Just("y"), Just("a"), Just("x")], inner.clone())
+            2 => (list, looping, prop::sample::select(vec!["y", "a", "x"]), inner.clone())
                 .prop_map(|(l, m, v, b)| format!("[{}].{m}({v}, {b})", l.join(", "))),
-            1 => (prop::collection::vec((inner.clone(), inner.clone()), 0..3), inner.clone()).prop_map(|(l, k)| {
+            1 => (map, inner.clone()).prop_map(|(l, k)| {
                 let entries: Vec<_> = l.into_iter().map(|(k, v)| format!("{k}: {v}")).collect();
                 format!("{{{}}}[{k}]", entries.join(", "))
             }),
@@ -528,11 +548,7 @@ proptest! {
     #[test]
     fn random_tokens_never_panic(
         tokens in prop::collection::vec(
-            prop::sample::select(vec![
-                "x", "y", "(", ")", "[", "]", "{", "}", ",", ":", "?", ".", "+", "-", "*", "/", "%", "!", "==", "!=",
-                "<", ">", "<=", ">=", "&&", "||", "in", "1", "0", "1.5", "2u", "0x1f", "'a'", "\"b\"", "b'c'", "r'\\'", "'''d'''",
-                "true", "null", "map", "filter", "all", "exists", "has", "size", "int", "string", "//", "\n", " ", "é", "\\", "'", "\"", "e", "_", "@", "`", "\0", "=", "&",
-            ]),
+            prop::sample::select(TOKENS.to_vec()),
             0..25,
         ),
         spaced in any::<bool>(),

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::{Kind, Slot, TypeRecord};
+use super::{Kind, Slot, TypeRecord, deadline};
 use crate::causal::Hlc;
 use crate::commit::RowKey;
 use crate::row::{Shown, parse_integer};
@@ -46,19 +46,20 @@ impl<S: Store> Txn<'_, S> {
         let place = self.open_for_write(db, key)?;
         let header = self.at(place);
         let decision = header.decision().filter(|decision| decision.time.is_some()).cloned();
+        let seen = deadline::observed(header.deadline());
         if !header.slots.is_empty() {
             self.remove_key(db, key)?;
         }
         let row = RowKey::single(db, Bytes::copy_from_slice(key), Slot::String);
         self.put(row, value)?;
         match (ttl, decision) {
-            (Ttl::At(time), _) => self.decide(db, key, Some(time)),
+            (Ttl::At(time), _) => self.decide(db, key, Some(time), &seen),
             (Ttl::Keep, Some(decision)) => {
                 let row = RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline);
                 self.put(row, decision.copy())
             }
             // "None" is a decision as well, or a concurrent copy of the old one would bring it back.
-            (Ttl::Clear, Some(_)) => self.decide(db, key, None),
+            (Ttl::Clear, Some(_)) => self.decide(db, key, None, &seen),
             (Ttl::Keep | Ttl::Clear, None) => Ok(()),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! One seed decides everything. The replicas are real engines; what is simulated is only who runs what
 //! and which commits have reached whom.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses the part that it needs")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
+#![allow(missing_docs, reason = "no library: the names are read where they are used")]
 
 use std::ops::ControlFlow;
 

@@ -483,10 +483,16 @@ impl<'t, S: Store> Txn<'t, S> {
         let place = self.open_for_write(db, key)?;
         match time {
             Some(time) if time < self.now() => self.remove_key(db, key)?,
-            None if self.at(place).expires().is_none() => return Ok(false),
+            // "Never" was decided before.
+            None if self.at(place).decision().is_some_and(|it| it.time.is_none()) => {
+                return Ok(false);
+            }
             time => {
+                // Without a deadline to remove it is a decision all the same: it outlasts a concurrent one.
+                let changes = time.is_some() || self.at(place).expires().is_some();
                 let seen = deadline::observed(self.at(place).deadline());
                 self.decide(db, key, time, &seen)?;
+                return Ok(changes);
             }
         }
         Ok(true)

@@ -36,6 +36,8 @@ use crate::tick::wall_clock;
 const INPUTS: usize = 1024;
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
+/// Longest commit that replicates: longer than any request that a client can make.
+const MESSAGE_BYTES: usize = (1 << 30) + (64 << 20);
 /// A dial that takes longer has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a closed link may still take to say why.
@@ -62,6 +64,7 @@ pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), St
         node_name: config.node_name.clone(),
         address: address.to_string(),
         peers: config.peers.split_whitespace().map(str::to_owned).collect(),
+        max_message: MESSAGE_BYTES,
         ..lattis_replication::Config::default()
     };
     let max_frame = settings.max_frame;
@@ -334,7 +337,7 @@ impl Driver {
     /// Hands to the engine's thread what it has room for, in order.
     fn hand_over(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting).into_iter();
-        while let Some(message) = waiting.next() {
+        for message in waiting.by_ref() {
             if let Err(message) = self.port.submit(message) {
                 self.waiting.push(message);
                 break;
@@ -444,10 +447,14 @@ impl Driver {
                 let direction = if *receives { "receiving a" } else { "sending our" };
                 eprintln!("lattis-server: {direction} whole state: the log no longer reaches back");
             }
-            PeerEvent::Fenced { peer, theirs, mine } => eprintln!(
-                "lattis-server: peer {peer} knows {theirs} writes of this node's life, of which there are \
-                 {mine} here: this directory is a copy or was restored; replication has stopped"
-            ),
+            PeerEvent::Fenced { peer, theirs, mine } => {
+                let why = format!(
+                    "peer {peer} knows {theirs} writes of this node's life, of which there are {mine} \
+                     here: this directory is a copy or was restored"
+                );
+                eprintln!("lattis-server: {why}; replication has stopped, writes are refused");
+                self.waiting.push(FromPeers::Fenced { why });
+            }
             PeerEvent::Clone { node } => {
                 eprintln!("lattis-server: another node has the identity {node}: refused");
             }

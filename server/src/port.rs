@@ -85,6 +85,11 @@ pub enum FromPeers {
         /// The reply.
         answer: Answer,
     },
+    /// This node must not write under its name any more.
+    Fenced {
+        /// For the clients whose writes are refused.
+        why: String,
+    },
     /// Something to do with the engine between two ticks: taking a snapshot, reading the vector.
     Inspect(Inspect),
 }
@@ -95,6 +100,7 @@ impl fmt::Debug for FromPeers {
             FromPeers::Apply { .. } => "Apply",
             FromPeers::Join { .. } => "Join",
             FromPeers::Answer { .. } => "Answer",
+            FromPeers::Fenced { .. } => "Fenced",
             FromPeers::Inspect(_) => "Inspect",
         })
     }

@@ -98,6 +98,8 @@ struct Shell {
     refused_epoch: Option<u64>,
     /// The state of a peer as far as it has arrived.
     staged: Option<(Ticket, Staged)>,
+    /// Another node lives under this one's name: writes are refused for good.
+    fenced: bool,
     accept_again: bool,
 }
 
@@ -166,6 +168,7 @@ impl Loop {
             applied: Vec::new(),
             refused_epoch: None,
             staged: None,
+            fenced: false,
             accept_again: false,
         };
         Ok(Loop {
@@ -274,7 +277,7 @@ impl Loop {
     fn tick(&mut self) -> Vec<Inspect> {
         let mut inspections = Vec::new();
         // While the disk is full, a tick that writes nothing goes by; one per second may try.
-        let refused = match self.shell.world.instant >= self.retry_at {
+        let refused = match self.shell.world.instant >= self.retry_at && !self.shell.fenced {
             true => self.shell.world.refuse_writes.take(),
             false => None,
         };
@@ -780,6 +783,10 @@ impl Shell {
                 }
                 Some(FromPeers::Answer { client, answer }) => self.answer(client, &answer),
                 Some(FromPeers::Inspect(inspect)) => inspections.push(inspect),
+                Some(FromPeers::Fenced { why }) => {
+                    self.fenced = true;
+                    self.world.refuse_writes = Some(format!("MISCONF {why}"));
+                }
             }
         }
     }

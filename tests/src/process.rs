@@ -384,12 +384,6 @@ pub fn lattis_server() -> PathBuf {
     binary
 }
 
-/// Whether this checkout has a server at all. Tests that need one are silent until then: whoever brings
-/// the server takes this function and its callers' first lines away.
-pub fn server_is_written() -> bool {
-    repository().join("server/src/commands").is_dir()
-}
-
 /// `target/<profile>`, where this program lies, too.
 fn profile_dir() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");

@@ -5,7 +5,7 @@
 use std::io;
 
 use lattis_tests::compare::{Covered, Difference, Endpoint, Words, compare};
-use lattis_tests::process::{NodeConfig, Server, server_is_written};
+use lattis_tests::process::{NodeConfig, Server};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
@@ -85,9 +85,6 @@ fn a_tampered_reply_is_found() {
 }
 
 fn lattis_equals_redis(protocol: u8) {
-    if !server_is_written() {
-        return;
-    }
     let lattis = Server::lattis(&NodeConfig::new("compared"));
     let redis = Server::redis(&[]);
     let covered = run(&lattis, &redis, protocol, setting("COMPARE_COUNT", 50_000) as usize);

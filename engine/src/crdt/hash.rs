@@ -8,7 +8,7 @@ use super::string::added;
 use super::{Kind, Slot, TypeRecord};
 use crate::commit::RowKey;
 use crate::row::Shown;
-use crate::store::Store;
+use crate::store::{Store, Visit};
 use crate::txn::{OpError, OpResult, Txn};
 
 pub(super) static TYPE: TypeRecord = TypeRecord {
@@ -87,12 +87,7 @@ impl<S: Store> Txn<'_, S> {
     }
 
     /// Visits the fields of a hash with their values, in byte order.
-    pub fn hash_fields(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> OpResult<()> {
+    pub fn hash_fields(&mut self, db: u16, key: &[u8], visit: &mut Visit<'_>) -> OpResult<()> {
         let Some(place) = self.open_as(db, key, Slot::Hash)? else { return Ok(()) };
         let hidden = self.at(place).hidden;
         self.visit_rows(db, key, Slot::Hash, &mut |field, row| match row.shown(hidden) {

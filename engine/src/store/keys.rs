@@ -79,8 +79,6 @@ pub const IDENTITY: &[u8] = b"identity";
 pub const STATE: &[u8] = b"state";
 /// `system`: what the trimmed part of the log led to.
 pub const FLOOR: &[u8] = b"floor";
-/// `system`: addresses of peers that were met by command.
-pub const PEERS: &[u8] = b"peers";
 /// `system`: prefix of the origins, by number.
 pub const ORIGIN: u8 = b'o';
 /// `system`: prefix of the binding rows, by (db, key).

@@ -514,19 +514,40 @@ impl RowKey {
 
 impl Commit {
     /// Whether every effect is one that this version understands: known rows, payloads of their types,
-    /// increments only where they count.
+    /// increments and resets only where they count.
     pub fn validate(&self) -> Result<(), CodecError> {
-        for effect in &self.effects {
-            let Effect::Row(effect) = effect else { continue };
-            effect.row.validate()?;
-            let record = effect.row.slot.record();
-            if let Some(payload) = &effect.put {
-                (record.validate)(payload)?;
-            }
-            if effect.add.is_some() && !record.counts {
-                return Err(CodecError::Invalid("increment"));
+        for (index, effect) in self.effects.iter().enumerate() {
+            match effect {
+                Effect::Row(effect) => effect.validate(self.dot(index).seq)?,
+                Effect::Clear(clear) => clear.resets.iter().try_for_each(|(row, _)| {
+                    row.validate()?;
+                    counts(row)
+                })?,
             }
         }
         Ok(())
+    }
+}
+
+fn counts(row: &RowKey) -> Result<(), CodecError> {
+    if row.slot.record().counts { Ok(()) } else { Err(CodecError::Invalid("increment")) }
+}
+
+impl RowEffect {
+    fn validate(&self, seq: u64) -> Result<(), CodecError> {
+        self.row.validate()?;
+        if let Some(payload) = &self.put {
+            (self.row.slot.record().validate)(payload)?;
+        }
+        if self.add.is_some() || self.resets_own || !self.resets.is_empty() {
+            counts(&self.row)?;
+        }
+        // A generation is named by the dot that opened it.
+        match &self.add {
+            Some(add) if add.generation == 0 || add.generation > seq => {
+                Err(CodecError::Invalid("increment"))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -499,6 +499,9 @@ impl Row {
                 reset_sum: 0,
                 reset_dot: None,
             };
+            if entry.generation == 0 || entry.generation > entry.last {
+                return Err(CodecError::Invalid("counter entries"));
+            }
             if entry.reset_last > 0 {
                 entry.reset_sum = input.varint_i128()?;
                 entry.reset_dot = Some(Dot { origin: origins.read(input)?, seq: input.varint()? });

@@ -142,6 +142,9 @@ fn read_row(input: &mut Reader<'_>, names: &Origins) -> Result<(RowKey, Row), Co
     let name = RowKey { db, key, slot, subkey };
     let row = Row::decode(input, names)?;
     name.validate()?;
+    if !row.counters().is_empty() && !slot.record().counts {
+        return Err(CodecError::Invalid("increment"));
+    }
     for sibling in row.siblings() {
         (slot.record().validate)(&sibling.payload)?;
     }

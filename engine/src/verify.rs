@@ -44,6 +44,9 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
         }
         for (key, header) in keys {
             for state in &header.slots {
+                if state.rows > 0 && header.born(state.slot).is_none() {
+                    return Ok(Err(format!("{db} {key:?}: {:?} without a birth", state.slot)));
+                }
                 let (mut rows, mut stored) = (0, 0);
                 space.visit_rows(db, &key, state.slot, &mut |_, row| {
                     rows += u64::from(row.is_visible(header.hidden));

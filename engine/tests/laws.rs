@@ -11,11 +11,15 @@ mod common;
 
 use bytes::Bytes;
 use common::Rng;
-use lattis_engine::causal::{Dot, Hlc, NodeId, Origin, VersionVector};
+use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
-use lattis_engine::commit::{Clear, Commit, CounterReset, Effect, RowEffect, RowKey, Scope};
+use lattis_engine::commit::{
+    Clear, Commit, CounterReset, Effect, EncodedCommit, Increment, RowEffect, RowKey, Scope,
+};
 use lattis_engine::crdt::{Slot, TYPES, TypeRecord};
 use lattis_engine::row::{Origins, Row};
+use lattis_engine::store::MemStore;
+use lattis_engine::{Engine, EngineConfig, Fresh, Refused};
 
 const REPLICAS: usize = 3;
 const ROWS: usize = 2;
@@ -419,28 +423,77 @@ fn damaged_commits_are_refused_or_are_commits() {
             if history.rng.chance(30) {
                 body.truncate(history.rng.below(body.len()));
             }
-            let damaged =
-                lattis_engine::commit::EncodedCommit { body: body.into(), ..encoded.clone() };
+            let damaged = EncodedCommit { body: body.into(), ..encoded.clone() };
             let Ok(commit) = Commit::decode(&damaged) else { continue };
             if commit.validate().is_ok() {
                 assert_eq!(Commit::decode(&commit.encode()).unwrap(), commit);
             }
         }
     });
-    // Neither are increments where nothing counts, rows that cannot be, or payloads of no type.
-    let put = |slot, subkey: &'static [u8], payload: &'static [u8]| {
+}
+
+/// Increments and resets where nothing counts, rows that cannot be, payloads of no type.
+#[test]
+fn commits_that_cannot_be_are_refused() {
+    let row = |slot, subkey: &'static [u8]| {
         let subkey = Bytes::from_static(subkey);
-        let key = Bytes::from_static(b"k");
-        let mut effect = RowEffect::new(RowKey { db: 0, key, slot, subkey });
-        effect.put = Some(Bytes::from_static(payload));
-        let effects = vec![Effect::Row(effect)];
-        Commit { origin: origin(0), first: 1, hlc: Hlc(1), effects }.validate()
+        RowKey { db: 0, key: Bytes::from_static(b"k"), slot, subkey }
     };
-    assert!(put(Slot::Set, b"m", b"").is_ok());
-    assert!(put(Slot::Set, b"m", b"payload").is_err());
-    assert!(put(Slot::String, b"subkey", b"").is_err());
-    assert!(put(Slot::Birth, b"", b"").is_err());
-    assert!(put(Slot::Birth, &[Slot::String as u8], b"").is_err());
-    assert!(put(Slot::Deadline, b"", b"nonsense").is_err());
-    assert!(put(Slot::Binding, b"", b"nonsense").is_err());
+    let alone = |effect| {
+        let commit = Commit { origin: origin(0), first: 5, hlc: Hlc(1), effects: vec![effect] };
+        let encoded = commit.encode();
+        assert_eq!(Commit::decode(&encoded).as_ref(), Ok(&commit));
+        let store = MemStore::new();
+        let fresh = Fresh { node: NodeId(9), nonce: 9 };
+        let mut engine = Engine::open(store, EngineConfig::default(), fresh, Millis(1)).unwrap();
+        let mut tick = engine.tick(Millis(1));
+        // Four effects of nothing come first, so that the commit follows.
+        let nothing = |_| Effect::Row(RowEffect::new(row(Slot::String, b"")));
+        let effects = (0..4).map(nothing).collect();
+        let before = Commit { origin: origin(0), first: 1, hlc: Hlc(1), effects };
+        assert_eq!(tick.apply(&before.encode()), Ok(true));
+        match tick.apply(&encoded) {
+            Ok(true) => true,
+            Err(Refused::Invalid(_)) => {
+                tick.seal(true).unwrap().unwrap();
+                engine.verify().unwrap();
+                false
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let put = |slot, subkey, payload: &'static [u8]| {
+        let mut effect = RowEffect::new(row(slot, subkey));
+        effect.put = Some(Bytes::from_static(payload));
+        alone(Effect::Row(effect))
+    };
+    assert!(put(Slot::Set, b"m", b""));
+    assert!(!put(Slot::Set, b"m", b"payload"));
+    assert!(!put(Slot::String, b"subkey", b""));
+    assert!(!put(Slot::Birth, b"", b""));
+    assert!(!put(Slot::Birth, &[Slot::String as u8], b""));
+    assert!(!put(Slot::Deadline, b"", b"nonsense"));
+    assert!(!put(Slot::Binding, b"", b"nonsense"));
+    let add = |slot, subkey, generation| {
+        let mut effect = RowEffect::new(row(slot, subkey));
+        effect.add = Some(Increment { generation, sum: 1 });
+        alone(Effect::Row(effect))
+    };
+    assert!(add(Slot::String, b"", 5));
+    assert!(add(Slot::Hash, b"f", 1));
+    assert!(!add(Slot::Set, b"m", 5));
+    assert!(!add(Slot::String, b"", 6));
+    assert!(!add(Slot::String, b"", 0));
+    let reset = CounterReset { origin: origin(1), generation: 1, last: 1, sum: 1 };
+    let resets = |slot, subkey| {
+        let mut effect = RowEffect::new(row(slot, subkey));
+        effect.resets.push(reset);
+        let (scope, context) = (Scope::Db(0), VersionVector::new());
+        let clear = Clear { scope, context, resets: vec![(row(slot, subkey), reset)] };
+        [alone(Effect::Row(effect)), alone(Effect::Clear(clear))]
+    };
+    assert_eq!(resets(Slot::String, b""), [true, true]);
+    assert_eq!(resets(Slot::Set, b"m"), [false, false]);
+    assert_eq!(resets(Slot::Birth, b""), [false, false]);
+    assert_eq!(resets(Slot::String, b"subkey"), [false, false]);
 }

@@ -8,6 +8,7 @@
 //! whose body replication carries without looking into it.
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use crate::causal::{Dot, Hlc, Origin, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
@@ -201,7 +202,7 @@ mod tag {
 
 /// Origins that a body names, each written once. Index 0 is the commit's own.
 struct Names {
-    origins: Vec<Origin>,
+    origins: SmallVec<[Origin; 2]>,
 }
 
 impl Names {
@@ -219,31 +220,54 @@ impl Names {
 impl Commit {
     /// Encodes the commit. Cost: its size; no allocation but the body for commits without foreign dots.
     pub fn encode(&self) -> EncodedCommit {
-        let mut names = Names { origins: vec![self.origin] };
-        let mut effects = Writer::over(Vec::with_capacity(64));
-        let mut previous: Option<&RowKey> = None;
-        for effect in &self.effects {
-            match effect {
-                Effect::Row(effect) => {
-                    encode_row_effect(effect, previous, self.first, &mut names, &mut effects);
-                    previous = Some(&effect.row);
-                }
-                Effect::Clear(clear) => encode_clear(clear, &mut names, &mut effects),
-            }
-        }
-        let mut out = Writer::over(Vec::with_capacity(effects.len() + 10));
+        let mut names = Names { origins: smallvec![self.origin] };
+        let mut out = Writer::over(Vec::with_capacity(self.size_hint()));
         out.u8(FORMAT);
         out.u64(self.hlc.0);
-        out.varint(names.origins.len() as u64 - 1);
-        for origin in &names.origins[1..] {
-            out.origin(origin);
+        out.varint(0);
+        let head = out.len();
+        self.encode_effects(&mut names, &mut out);
+        if names.origins.len() > 1 {
+            // The effects named foreign origins: their table comes before them.
+            let effects = out.into_vec();
+            out =
+                Writer::over(Vec::with_capacity(effects.len() + names.origins.len() * Origin::LEN));
+            out.u8(FORMAT);
+            out.u64(self.hlc.0);
+            out.varint(names.origins.len() as u64 - 1);
+            names.origins[1..].iter().for_each(|origin| out.origin(origin));
+            out.raw(&effects[head..]);
         }
-        out.raw(effects.as_slice());
         EncodedCommit {
             origin: self.origin,
             first: self.first,
             last: self.last(),
             body: out.finish(),
+        }
+    }
+
+    /// About how long the encoding is, so that it is allocated once.
+    fn size_hint(&self) -> usize {
+        let effect = |effect: &Effect| match effect {
+            Effect::Row(effect) => {
+                let row = &effect.row;
+                row.key.len() + row.subkey.len() + effect.put.as_ref().map_or(0, Bytes::len) + 32
+            }
+            Effect::Clear(_) => 256,
+        };
+        self.effects.iter().map(effect).sum::<usize>() + 16
+    }
+
+    fn encode_effects(&self, names: &mut Names, effects: &mut Writer) {
+        let mut previous: Option<&RowKey> = None;
+        for effect in &self.effects {
+            match effect {
+                Effect::Row(effect) => {
+                    encode_row_effect(effect, previous, self.first, names, effects);
+                    previous = Some(&effect.row);
+                }
+                Effect::Clear(clear) => encode_clear(clear, names, effects),
+            }
         }
     }
 

@@ -152,6 +152,7 @@ impl Driver {
     async fn run(mut self, listener: TcpListener, mut inbox: mpsc::Receiver<Event>) {
         self.handle(Input::Start);
         loop {
+            self.port.set_links(self.links.len());
             self.take_sealed();
             self.hand_over();
             let busy = !self.waiting.is_empty();
@@ -381,6 +382,9 @@ impl Driver {
             stop,
         ));
         tokio::task::spawn_local(write_frames(link, write, queue, self.events.clone()));
+        // From now on every tick is handed over; what was not is reported first.
+        self.port.set_links(self.links.len());
+        self.take_sealed();
         self.handle(Input::LinkUp { link, dialled });
     }
 

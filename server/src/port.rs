@@ -6,8 +6,8 @@
 //! fixed length: when it is full the peers' thread stops reading its sockets, which is the back-pressure.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -139,12 +139,21 @@ pub struct SealedEntries {
     size: usize,
 }
 
+/// What is kept instead of a queue while there are no links.
+#[derive(Debug, Default)]
+struct Idle {
+    links: usize,
+    /// Without entries.
+    latest: Option<SealedEntries>,
+}
+
 /// The queues and what wakes either side.
 pub struct Port {
     inbox: ArrayQueue<FromPeers>,
     events: ArrayQueue<ToPeers>,
     sealed: ArrayQueue<SealedEntries>,
     sealed_bytes: AtomicUsize,
+    idle: Mutex<Idle>,
     listening: AtomicBool,
     wake_engine: mio::Waker,
     wake_peers: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -164,6 +173,7 @@ impl Port {
             events: ArrayQueue::new(QUEUE),
             sealed: ArrayQueue::new(QUEUE),
             sealed_bytes: AtomicUsize::new(0),
+            idle: Mutex::default(),
             listening: AtomicBool::new(false),
             wake_engine,
             wake_peers: OnceLock::new(),
@@ -191,9 +201,25 @@ impl Port {
         self.events.pop()
     }
 
-    /// The next tick's entries.
+    /// Says how many links there are: with none, entries are not handed over one by one.
+    pub fn set_links(&self, links: usize) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.links = links;
+        if links > 0
+            && let Some(latest) = idle.latest.take()
+            && let Err(latest) = self.sealed.push(latest)
+        {
+            self.drop_oldest();
+            // Nobody else pushes: entries are published under this lock while there are no links.
+            let _ = self.sealed.push(latest);
+        }
+    }
+
+    /// The next tick's entries, or the newest position if there were no links.
     pub fn next_sealed(&self) -> Option<SealedEntries> {
-        let sealed = self.sealed.pop()?;
+        let Some(sealed) = self.sealed.pop() else {
+            return self.idle.lock().unwrap_or_else(PoisonError::into_inner).latest.take();
+        };
         self.sealed_bytes.fetch_sub(sealed.size, Ordering::AcqRel);
         Some(sealed)
     }
@@ -220,11 +246,18 @@ impl Port {
         accepted
     }
 
-    /// Hands over what a tick has written; drops the oldest entries that nobody fetched.
+    /// Hands over what a tick has written; drops the oldest entries that nobody fetched. Without links nobody
+    /// is woken: the peers' thread finds the newest position when it has something to do.
     pub fn publish(&self, position: LogPosition, vector: VersionVector, entries: Vec<LogEntry>) {
         if !self.listening.load(Ordering::Acquire) || entries.is_empty() {
             return;
         }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.links == 0 {
+            idle.latest = Some(SealedEntries { position, vector, entries: Vec::new(), size: 0 });
+            return;
+        }
+        drop(idle);
         let size = entries.iter().map(entry_size).sum();
         let mut bytes = self.sealed_bytes.fetch_add(size, Ordering::AcqRel) + size;
         let mut sealed = SealedEntries { position, vector, entries, size };
@@ -285,6 +318,11 @@ mod tests {
         assert!(port.next_sealed().is_none(), "nobody listens");
         assert!(!port.tell(ToPeers::Staged(Ticket { epoch: 1, number: 1 })));
         port.listen(Box::new(|| ()));
+        port.publish(LogPosition(1), VersionVector::new(), entries(10));
+        port.publish(LogPosition(2), VersionVector::new(), entries(10));
+        let newest = port.next_sealed().unwrap();
+        assert_eq!((newest.position, newest.entries.len()), (LogPosition(2), 0), "no links");
+        port.set_links(1);
         for position in 1..=10 {
             port.publish(LogPosition(position), VersionVector::new(), entries(OUTBOX_BYTES / 4));
         }

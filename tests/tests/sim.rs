@@ -36,12 +36,13 @@ const EXERCISED: &[(&str, u64)] = &[
     ("verifications", 10_000),
 ];
 
-/// Seeds that find these bugs, should they come back.
+/// Seeds that find these bugs, should they come back; to be found anew when the simulator draws otherwise
+/// (`git revert -n` of the fix, then `sim 0..200`).
 const REGRESSIONS: &[(u64, &str)] = &[
-    (1, "the parts of a state arrived in another order than they were read in"),
-    (2, "a clock that was set back stopped the timers of replication"),
-    (7, "stamps of what had been removed were lost in a state transfer"),
-    (15, "an undone tick left numbers of origins that were never written"),
+    (4, "the parts of a state arrived in another order than they were read in"),
+    (30, "a clock that was set back stopped the timers of replication"),
+    (29, "stamps of what had been removed were lost in a state transfer"),
+    (43, "an undone tick left numbers of origins that were never written"),
 ];
 
 /// Plays a seed; a panic in the code under test is a failure like any other.
@@ -114,6 +115,10 @@ mod planted {
 
     #[test]
     fn every_planted_bug_is_found() {
+        // What finds a bug has to be silent without it.
+        for seed in 0..100 {
+            passes(seed);
+        }
         let mut missed = Vec::new();
         for fault in Fault::all() {
             let found = (0..LIMIT).find_map(|seed| play(seed, fault).failure.map(|it| (seed, it)));

@@ -10,10 +10,40 @@ use lattis_tests::sim::{Coverage, Fault, Outcome, run};
 const SEEDS: u64 = 2_000;
 
 /// What has to happen in them, and how often at least.
-const EXERCISED: &[(&str, u64)] = &[];
+const EXERCISED: &[(&str, u64)] = &[
+    ("broken connections", 1_000),
+    ("clock jumps ahead", 200),
+    ("clock jumps back", 200),
+    ("closed links", 10_000),
+    ("double crashes", 500),
+    ("equal moments", 20_000),
+    ("grafts", 5_000),
+    ("kills", 1_000),
+    ("log reads below the floor", 2_000),
+    ("one-way cuts", 200),
+    ("outbox drops", 1_000),
+    ("partitions", 1_000),
+    ("pauses", 100),
+    ("power cuts with loss", 500),
+    ("refusals", 500),
+    ("requests", 100_000),
+    ("restored disks", 100),
+    ("torn frames", 300),
+    ("transfers", 1_000),
+    ("truncated grafts", 500),
+    ("undone ticks", 1_000),
+    ("unknown writes", 50),
+    ("verifications", 10_000),
+];
 
-/// Seeds that found a bug once, or would find it if it came back.
-const REGRESSIONS: &[(u64, &str)] = &[];
+/// Seeds that find these bugs, should they come back; to be found anew when the simulator draws otherwise
+/// (`git revert -n` of the fix, then `sim 0..200`).
+const REGRESSIONS: &[(u64, &str)] = &[
+    (4, "the parts of a state arrived in another order than they were read in"),
+    (30, "a clock that was set back stopped the timers of replication"),
+    (29, "stamps of what had been removed were lost in a state transfer"),
+    (43, "an undone tick left numbers of origins that were never written"),
+];
 
 /// Plays a seed; a panic in the code under test is a failure like any other.
 fn play(seed: u64, fault: Fault) -> Outcome {
@@ -85,6 +115,10 @@ mod planted {
 
     #[test]
     fn every_planted_bug_is_found() {
+        // What finds a bug has to be silent without it.
+        for seed in 0..100 {
+            passes(seed);
+        }
         let mut missed = Vec::new();
         for fault in Fault::all() {
             let found = (0..LIMIT).find_map(|seed| play(seed, fault).failure.map(|it| (seed, it)));

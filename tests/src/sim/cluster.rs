@@ -76,6 +76,8 @@ pub struct Cluster {
     pub(super) next_link: u64,
     /// Whether things still go wrong.
     pub(super) foul: bool,
+    /// Whether everything has come to rest.
+    pub(super) settled: bool,
     pub(super) history: History,
     pub(super) shadows: Vec<Shadow>,
     events: BTreeMap<(u64, u64, u64), Event>,
@@ -129,6 +131,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             next_link: 0,
             foul: true,
+            settled: false,
             history: History::default(),
             shadows: vec![Shadow::default(); swarm.nodes],
             events: BTreeMap::new(),
@@ -226,6 +229,7 @@ impl Cluster {
         if self.failure.is_some() {
             return;
         }
+        self.settled = true;
         for site in 0..self.sites.len() {
             self.verify(site);
         }

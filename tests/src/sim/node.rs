@@ -633,7 +633,7 @@ impl Cluster {
         let mut tick = engine.tick(wall);
         let mut txn = tick.txn();
         let reading = checkers::read(&mut txn);
-        let births = checkers::births::check(&mut txn);
+        let births = checkers::births::check(&mut txn, self.settled);
         drop(txn);
         drop(tick);
         self.sites[at].engine = Some(engine);
@@ -653,6 +653,10 @@ impl Cluster {
         self.expect("counters", at, counters);
         self.expect("elements", at, elements);
         self.expect("deadlines", at, deadlines);
+        if self.settled {
+            let left = checkers::deadlines::finish(&self.sites[at].store, &reading);
+            self.expect("deadlines", at, left);
+        }
         self.expect("atomicity", at, checkers::atomicity::check(&reading));
         self.count("verifications");
     }

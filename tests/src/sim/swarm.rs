@@ -101,7 +101,7 @@ impl Swarm {
         Swarm {
             nodes,
             edges: edges(rng, nodes),
-            steps: 60 + rng.below(80),
+            steps: if rng.chance(3) { 500 } else { 60 + rng.below(80) },
             delay: 2 + rng.below(15),
             span: 5 + rng.below(30),
             always,

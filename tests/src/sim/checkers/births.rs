@@ -9,8 +9,8 @@ use lattis_engine::{OpResult, Txn};
 
 use super::Verdict;
 
-/// Looks at every key of both dbs.
-pub fn check(txn: &mut Txn<'_, MemStore>) -> OpResult<Verdict> {
+/// Looks at every key of both dbs. `settled`: all deadlines have passed and were worked off.
+pub fn check(txn: &mut Txn<'_, MemStore>, settled: bool) -> OpResult<Verdict> {
     for db in [0, 1] {
         let mut keys = Vec::new();
         txn.keys(db, None, &mut |key, kind| {
@@ -20,7 +20,10 @@ pub fn check(txn: &mut Txn<'_, MemStore>) -> OpResult<Verdict> {
         for (key, kind) in keys {
             // A deadline that was reached hides a key when it is next looked at.
             if txn.kind(db, &key)?.is_none() {
-                continue;
+                match settled {
+                    true => return Ok(Err(format!("{key:?} is listed after its deadline"))),
+                    false => continue,
+                }
             }
             let Some(info) = txn.inspect(db, &key)? else {
                 return Ok(Err(format!("{key:?} is seen, but there is nothing to inspect")));

@@ -2,8 +2,10 @@
 //! the clocks say.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use lattis_engine::causal::{Hlc, Millis, VersionVector};
+use lattis_engine::store::{Family, MemStore, Read};
 
 use super::{History, Reading, Verdict, counters, spec};
 use crate::sim::workload::{Fact, Place};
@@ -29,6 +31,32 @@ pub fn check(history: &History, vector: &VersionVector, reading: &Reading) -> Ve
             if left.winner.as_ref().is_some_and(|(hlc, ..)| *hlc > Hlc::end_of(end)) {
                 counters::compare(place, left.shown(), reading)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// In the end a key that expired has left no value and no member on the disk.
+pub fn finish(store: &MemStore, reading: &Reading) -> Verdict {
+    for key in ["t1", "t2"] {
+        if reading.keys().any(|place| place.1 == key) {
+            continue;
+        }
+        let mut name = 1u16.to_be_bytes().to_vec();
+        name.extend_from_slice(key.as_bytes());
+        let record = store.get(Family::Keys, &name).map_err(|error| error.to_string())?;
+        // A record begins with its format, and the string's siblings and increments, counted.
+        let value = record.filter(|record| record.get(1..3) != Some(&[0, 0]));
+        let mut members = Vec::new();
+        let rows = store.scan(Family::Data, &[0, 1], &[0, 2], &mut |row, _| {
+            if row.windows(2).any(|part| part == key.as_bytes()) {
+                members.push(row.to_vec());
+            }
+            ControlFlow::Continue(())
+        });
+        rows.map_err(|error| error.to_string())?;
+        if value.is_some() || !members.is_empty() {
+            return Err(format!("{key} is gone, but has left {value:?} {members:?}"));
         }
     }
     Ok(())

@@ -165,7 +165,7 @@ impl<S: Store> Engine<S> {
         let (log, logged) = Log::open(&store, config.log_max_bytes)?;
         let state = match (identity, state) {
             (Some(_), Some(state)) => state,
-            (None, None) if log.position() == LogPosition(0) => State {
+            (None, None) if log.position() == LogPosition(0) && is_blank(&store)? => State {
                 vector: VersionVector::new(),
                 position: LogPosition(0),
                 clock: Hlc(0),
@@ -306,6 +306,18 @@ impl<S: Store> Engine<S> {
     pub fn verify(&mut self) -> Result<(), String> {
         crate::verify::check(self)
     }
+}
+
+/// Whether a store has no data: only then may it be taken for a new one.
+fn is_blank<R: Read>(store: &R) -> Result<bool, StoreError> {
+    let mut blank = true;
+    for family in [Family::Keys, Family::Data, Family::Derived] {
+        store.scan(family, &[], &[], &mut |_, _| {
+            blank = false;
+            std::ops::ControlFlow::Break(())
+        })?;
+    }
+    Ok(blank)
 }
 
 fn load_identity<R: Read>(store: &R) -> Result<Option<Origin>, StoreError> {

@@ -558,7 +558,7 @@ impl Origins {
         self.list.push(origin);
     }
 
-    /// Takes back the numbers from `len` on.
+    /// Takes back the numbers from `len` on: what was written with them was not stored.
     pub fn truncate(&mut self, len: usize) {
         self.list.truncate(len);
     }

@@ -875,8 +875,8 @@ impl<S: Store> Space<S> {
         self.digest = mark.digest;
         self.counts = mark.counts;
         self.next_deadline = mark.next_deadline;
-        self.origins_stored = mark.origins;
         self.origins.truncate(mark.origins);
+        self.origins_stored = mark.origins;
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }

@@ -1,0 +1,637 @@
+//! What is kept on disk, over both stores by the same bodies: eviction, restarts, failures, tampering,
+//! the trimmed log; and the stores against each other.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use common::{Rng, bytes};
+use lattis_engine::causal::{LogPosition, Millis, NodeId, VersionVector};
+use lattis_engine::commit::LogEntry;
+use lattis_engine::store::{Batch, Family, MemStore, Read, Store, StoreError, keys};
+use lattis_engine::{Engine, EngineConfig, Fresh, OpenError, Sealed, Ttl, Txn};
+
+/// A store that can be let go of and opened again.
+trait Place {
+    type Store: Store;
+    fn open(&self) -> Self::Store;
+}
+
+/// The same store, again and again.
+struct InMemory(MemStore);
+
+impl Place for InMemory {
+    type Store = MemStore;
+
+    fn open(&self) -> MemStore {
+        self.0.clone()
+    }
+}
+
+#[cfg(feature = "rocks")]
+mod disk {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use lattis_engine::store::{RocksOptions, RocksStore};
+
+    /// A directory that goes when the test ends.
+    pub struct OnDisk(PathBuf);
+
+    impl OnDisk {
+        pub fn new() -> OnDisk {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("lattis-storage-{}-{number}", std::process::id());
+            OnDisk(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for OnDisk {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    impl super::Place for OnDisk {
+        type Store = RocksStore;
+
+        fn open(&self) -> RocksStore {
+            RocksStore::open(&self.0, &RocksOptions::default()).unwrap()
+        }
+    }
+}
+
+/// Makes a test of a body for each store.
+macro_rules! on_both_stores {
+    ($($body:ident),* $(,)?) => {$(
+        mod $body {
+            #[test]
+            fn in_memory() {
+                super::bodies::$body(&super::InMemory(super::MemStore::new()));
+            }
+
+            #[cfg(feature = "rocks")]
+            #[test]
+            fn on_disk() {
+                super::bodies::$body(&super::disk::OnDisk::new());
+            }
+        }
+    )*};
+}
+
+on_both_stores!(
+    ten_times_the_cache,
+    each_start_opens_an_incarnation,
+    a_log_that_lacks_its_last_row_is_refused,
+    a_vector_ahead_of_the_log_is_refused,
+    data_without_identity_is_refused,
+    a_trimmed_log_begins_with_a_barrier,
+    the_log_brings_another_node_up_to_date,
+);
+
+fn try_open<S: Store>(store: S, config: &EngineConfig, nonce: u64) -> Result<Engine<S>, OpenError> {
+    Engine::open(store, config.clone(), Fresh { node: NodeId(1), nonce }, Millis(1_000))
+}
+
+fn open<S: Store>(store: S) -> Engine<S> {
+    try_open(store, &EngineConfig::default(), 1).unwrap()
+}
+
+fn run<S: Store, T>(engine: &mut Engine<S>, body: impl FnOnce(&mut Txn<'_, S>) -> T) -> T {
+    let mut tick = engine.tick(Millis(1_000));
+    let mut txn = tick.txn();
+    let result = body(&mut txn);
+    txn.commit();
+    tick.seal(false).unwrap();
+    result
+}
+
+fn set<S: Store>(engine: &mut Engine<S>, key: &str, value: &str) {
+    run(engine, |txn| txn.set(0, key.as_bytes(), bytes(value), Ttl::Clear).unwrap());
+}
+
+fn refusal<S: Store>(store: S) -> String {
+    match try_open(store, &EngineConfig::default(), 9) {
+        Err(OpenError::Damaged(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("a damaged store was opened"),
+    }
+}
+
+fn change<S: Store>(store: &S, change: impl FnOnce(&mut S::Batch)) {
+    let mut batch = store.batch();
+    change(&mut batch);
+    store.write(batch, true).unwrap();
+}
+
+fn rows<R: Read>(store: &R, family: Family) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    store
+        .scan(family, &[], &[], &mut |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    rows
+}
+
+fn everything<R: Read>(store: &R) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
+    Family::ALL.into_iter().map(|family| rows(store, family)).collect()
+}
+
+mod bodies {
+    use super::*;
+
+    const CACHE: usize = 64 << 10;
+
+    /// What the data should be.
+    #[derive(Default)]
+    struct Model {
+        strings: BTreeMap<usize, usize>,
+        members: BTreeMap<usize, BTreeSet<Bytes>>,
+        fields: BTreeMap<usize, BTreeMap<Bytes, Bytes>>,
+    }
+
+    /// A value of about 500 bytes that tells which one it is.
+    fn value(number: usize) -> Bytes {
+        bytes(&format!("{number:0>500}"))
+    }
+
+    fn string_key(at: usize) -> Vec<u8> {
+        format!("string{at}").into_bytes()
+    }
+
+    fn set_key(at: usize) -> Vec<u8> {
+        format!("set{at}").into_bytes()
+    }
+
+    fn hash_key(at: usize) -> Vec<u8> {
+        format!("hash{at}").into_bytes()
+    }
+
+    fn operation<S: Store>(txn: &mut Txn<'_, S>, model: &mut Model, rng: &mut Rng) {
+        let (at, small) = (rng.below(2_000), rng.below(4));
+        let name = bytes(&rng.below(2_000).to_string());
+        match rng.below(10) {
+            0..3 => {
+                let number = rng.below(1 << 20);
+                txn.set(0, &string_key(at), value(number), Ttl::Clear).unwrap();
+                model.strings.insert(at, number);
+            }
+            3 => {
+                let there = txn.delete(0, &string_key(at)).unwrap();
+                assert_eq!(there, model.strings.remove(&at).is_some());
+            }
+            4..6 => {
+                let added = txn.set_add(0, &set_key(small), std::slice::from_ref(&name)).unwrap();
+                assert_eq!(added == 1, model.members.entry(small).or_default().insert(name));
+            }
+            6 => {
+                let key = set_key(small);
+                let removed = txn.set_remove(0, &key, std::slice::from_ref(&name)).unwrap();
+                assert_eq!(removed == 1, model.members.entry(small).or_default().remove(&name));
+            }
+            7..9 => {
+                let pair = [(name.clone(), value(at))];
+                txn.hash_set(0, &hash_key(small), &pair).unwrap();
+                model.fields.entry(small).or_default().insert(name, value(at));
+            }
+            _ => {
+                let found = txn.hash_get(0, &hash_key(small), &name).unwrap();
+                let fields = model.fields.get(&small);
+                assert_eq!(found.as_ref(), fields.and_then(|fields| fields.get(&name)));
+                let got = txn.get(0, &string_key(at)).unwrap();
+                assert_eq!(got, model.strings.get(&at).map(|number| value(*number)));
+            }
+        }
+    }
+
+    fn compare<S: Store>(engine: &mut Engine<S>, model: &Model) {
+        for at in 0..2_000 {
+            let got = run(engine, |txn| txn.get(0, &string_key(at)).unwrap());
+            assert_eq!(got, model.strings.get(&at).map(|number| value(*number)));
+            assert!(engine.cache_bytes() <= CACHE * 9 / 8);
+        }
+        for at in 0..4 {
+            let mut members = BTreeSet::new();
+            let mut fields = BTreeMap::new();
+            run(engine, |txn| {
+                txn.set_members(0, &set_key(at), &mut |member| {
+                    members.insert(Bytes::copy_from_slice(member));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                txn.hash_fields(0, &hash_key(at), &mut |field, value| {
+                    fields.insert(Bytes::copy_from_slice(field), Bytes::copy_from_slice(value));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                let counted = txn.set_len(0, &set_key(at)).unwrap() as usize;
+                assert_eq!(counted, members.len());
+            });
+            assert_eq!(members, model.members.get(&at).cloned().unwrap_or_default());
+            assert_eq!(fields, model.fields.get(&at).cloned().unwrap_or_default());
+        }
+        engine.verify().unwrap();
+    }
+
+    pub fn ten_times_the_cache<P: Place>(place: &P) {
+        let config = EngineConfig { cache_bytes: CACHE, ..EngineConfig::default() };
+        let mut model = Model::default();
+        let mut rng = Rng(5);
+        for life in 0..2 {
+            let mut engine = try_open(place.open(), &config, life).unwrap();
+            compare(&mut engine, &model);
+            for _ in 0..600 {
+                run(&mut engine, |txn| {
+                    for _ in 0..1 + rng.below(20) {
+                        operation(txn, &mut model, &mut rng);
+                    }
+                });
+                let held = engine.cache_bytes();
+                assert!(held <= CACHE * 9 / 8, "{held} bytes are cached");
+            }
+            compare(&mut engine, &model);
+            engine.close().unwrap();
+        }
+        let bytes: usize =
+            500 * (model.strings.len() + model.fields.values().map(BTreeMap::len).sum::<usize>());
+        assert!(bytes > 10 * CACHE, "only {bytes} bytes");
+    }
+
+    pub fn each_start_opens_an_incarnation<P: Place>(place: &P) {
+        let mut before = None;
+        for life in 1..5u32 {
+            let mut engine =
+                try_open(place.open(), &EngineConfig::default(), u64::from(life)).unwrap();
+            assert_eq!(engine.origin().incarnation, life);
+            assert_eq!(engine.origin().nonce, u64::from(life));
+            assert_eq!(engine.origin().node, NodeId(1));
+            if let Some((vector, position, clock, dump)) = before {
+                assert_eq!(engine.vector(), &vector);
+                assert_eq!(engine.position(), position);
+                assert!(engine.clock() >= clock);
+                let now = run(&mut engine, |txn| txn.get(0, b"k").unwrap());
+                assert_eq!(now, dump);
+            }
+            set(&mut engine, "k", &life.to_string());
+            engine.verify().unwrap();
+            let vector = engine.vector().clone();
+            assert_eq!(vector.len(), life as usize);
+            let dump = run(&mut engine, |txn| txn.get(0, b"k").unwrap());
+            before = Some((vector, engine.position(), engine.clock(), dump));
+            engine.close().unwrap();
+        }
+    }
+
+    pub fn a_log_that_lacks_its_last_row_is_refused<P: Place>(place: &P) {
+        let mut engine = open(place.open());
+        (0..5).for_each(|n| set(&mut engine, "k", &n.to_string()));
+        engine.close().unwrap();
+        let store = place.open();
+        let (last, _) = rows(&store, Family::Log).pop().unwrap();
+        change(&store, |batch| batch.delete(Family::Log, &last));
+        let before = everything(&store);
+        let why = refusal(store.clone());
+        assert_eq!(why, "the rows are at log position 5, the log ends at 4");
+        assert_eq!(everything(&store), before, "a refused store was changed");
+        // A row from the middle is a gap.
+        let (first, _) = rows(&store, Family::Log).remove(1);
+        change(&store, |batch| batch.delete(Family::Log, &first));
+        let error = try_open(store, &EngineConfig::default(), 9).map(drop).unwrap_err();
+        assert_eq!(error, OpenError::Store(StoreError::Corrupt("the log has a gap".into())));
+    }
+
+    pub fn a_vector_ahead_of_the_log_is_refused<P: Place>(place: &P) {
+        let mut engine = open(place.open());
+        set(&mut engine, "k", "1");
+        engine.close().unwrap();
+        let store = place.open();
+        let state = store.get(Family::System, keys::STATE).unwrap().unwrap();
+        // The record ends with the seq of the only origin.
+        let mut ahead = state.to_vec();
+        *ahead.last_mut().unwrap() += 1;
+        change(&store, |batch| batch.put(Family::System, keys::STATE, &ahead));
+        refusal(store.clone());
+        // An older record, with rows and a log that went on.
+        change(&store, |batch| batch.put(Family::System, keys::STATE, &state));
+        let mut engine = open(store.clone());
+        set(&mut engine, "k", "2");
+        drop(engine);
+        change(&store, |batch| batch.put(Family::System, keys::STATE, &state));
+        assert_eq!(refusal(store), "the rows are at log position 1, the log ends at 2");
+    }
+
+    pub fn data_without_identity_is_refused<P: Place>(place: &P) {
+        let mut engine = open(place.open());
+        set(&mut engine, "k", "1");
+        engine.close().unwrap();
+        let store = place.open();
+        change(&store, |batch| batch.delete(Family::System, keys::IDENTITY));
+        assert_eq!(refusal(store.clone()), "identity, state and log do not belong");
+        change(&store, |batch| batch.delete(Family::System, keys::STATE));
+        assert_eq!(refusal(store.clone()), "identity, state and log do not belong");
+        // Not even if nothing is left but the data.
+        for (key, _) in rows(&store, Family::Log) {
+            change(&store, |batch| batch.delete(Family::Log, &key));
+        }
+        assert_eq!(refusal(store), "identity, state and log do not belong");
+    }
+
+    pub fn a_trimmed_log_begins_with_a_barrier<P: Place>(place: &P) {
+        let config = EngineConfig { log_max_bytes: 100_000, ..EngineConfig::default() };
+        let mut engine = try_open(place.open(), &config, 1).unwrap();
+        let origin = engine.origin();
+        for n in 0..1_500 {
+            set(&mut engine, "k", &format!("{n:0>200}"));
+            assert!(engine.log_bytes() <= 100_000 + 20_000);
+        }
+        let check = |engine: &Engine<P::Store>| {
+            let log = engine.log();
+            let chunk = log.read(LogPosition(0), usize::MAX, None).unwrap();
+            let LogEntry::Barrier(floor) = &chunk.entries[0] else { panic!("no barrier") };
+            assert!(floor.get(&origin) > 500);
+            // What is left leads from the floor to the vector, without a gap.
+            let mut vector = VersionVector::new();
+            chunk.entries.iter().for_each(|entry| {
+                entry.advance(&mut vector);
+            });
+            assert_eq!(&vector, engine.vector());
+            assert_eq!((chunk.next, chunk.at_end), (engine.position(), true));
+            let next = floor.get(&origin) + 1;
+            let LogEntry::Commit(first) = &chunk.entries[1] else { panic!("no commit") };
+            assert_eq!(first.first, next);
+            // What was trimmed cannot be grafted, what was not can, from any seq on.
+            let gone = log.commits(origin, 1, 10, usize::MAX).unwrap();
+            assert!(gone.truncated && gone.commits.is_empty());
+            let gone = log.commits(origin, next - 1, next + 5, usize::MAX).unwrap();
+            assert!(gone.truncated);
+            for from in [next, next + 17, vector.get(&origin)] {
+                let to = (from + 5).min(vector.get(&origin));
+                let found = log.commits(origin, from, to, usize::MAX).unwrap();
+                assert!(!found.truncated);
+                let seqs: Vec<u64> = found.commits.iter().map(|commit| commit.first).collect();
+                assert_eq!(seqs, (from..=to).collect::<Vec<_>>());
+            }
+            // A peer that has the floor needs no barrier.
+            let floor_position = LogPosition(chunk.next.0 - (chunk.entries.len() as u64 - 1));
+            let rest = log.read(floor_position, usize::MAX, None).unwrap();
+            assert_eq!(rest.entries, chunk.entries[1..]);
+            let known = log.read(LogPosition(0), usize::MAX, Some(&vector)).unwrap();
+            assert!(known.entries.is_empty() && known.at_end);
+            // In small pieces it is the same log.
+            let mut pieces = Vec::new();
+            let mut after = LogPosition(0);
+            loop {
+                let chunk = log.read(after, 1_000, None).unwrap();
+                pieces.extend(chunk.entries);
+                after = chunk.next;
+                if chunk.at_end {
+                    break;
+                }
+            }
+            assert_eq!(pieces, chunk.entries);
+        };
+        check(&engine);
+        engine.verify().unwrap();
+        engine.close().unwrap();
+        let engine = try_open(place.open(), &config, 2).unwrap();
+        check(&engine);
+    }
+
+    pub fn the_log_brings_another_node_up_to_date<P: Place>(place: &P) {
+        let mut engine = open(place.open());
+        let mut rng = Rng(3);
+        let (mut known, mut position) = (VersionVector::new(), LogPosition(0));
+        for n in 0..300 {
+            let member = bytes(&rng.below(50).to_string());
+            run(&mut engine, |txn| match rng.below(3) {
+                0 => drop(txn.set_add(0, b"s", &[member]).unwrap()),
+                1 => drop(txn.set_remove(0, b"s", &[member]).unwrap()),
+                _ => drop(txn.hash_increment(0, b"h", &member, 3).unwrap()),
+            });
+            if n == 100 {
+                (known, position) = (engine.vector().clone(), engine.position());
+            }
+        }
+        let fresh = Fresh { node: NodeId(2), nonce: 5 };
+        let config = EngineConfig::default();
+        let mut other = Engine::open(MemStore::new(), config, fresh, Millis(1_000)).unwrap();
+        let mut after = LogPosition(0);
+        let mut reached = false;
+        loop {
+            let chunk = engine.log().read(after, 500, Some(other.vector())).unwrap();
+            let mut tick = other.tick(Millis(1_000));
+            for entry in chunk.entries {
+                let LogEntry::Commit(commit) = entry else { panic!("a barrier") };
+                tick.apply(&commit).unwrap();
+            }
+            tick.seal(false).unwrap();
+            after = chunk.next;
+            reached |= other.vector() == &known && after == position;
+            if chunk.at_end {
+                break;
+            }
+        }
+        assert!(reached || known.is_empty() || other.vector().covers(&known));
+        assert_eq!(other.digest(), engine.digest());
+        other.verify().unwrap();
+    }
+}
+
+// ---- failures ----------------------------------------------------------------------------------------
+
+/// Everything that could tell that something has happened.
+fn witness(engine: &mut Engine<MemStore>) -> impl PartialEq + std::fmt::Debug + use<> {
+    engine.verify().unwrap();
+    let seen = (engine.vector().clone(), engine.digest(), engine.position(), engine.clock());
+    let dump = run(engine, |txn| (common::dump(txn), txn.bindings(0), txn.db_size(0).unwrap()));
+    (seen, dump, engine.next_deadline(), engine.log_bytes(), everything(engine.store()))
+}
+
+fn commands(txn: &mut Txn<'_, MemStore>, n: u64) {
+    let member = bytes(&n.to_string());
+    txn.set(0, b"string", member.clone(), Ttl::At(Millis(2_000 + n))).unwrap();
+    txn.increment(0, b"number", 1).unwrap();
+    txn.set_add(0, b"s", std::slice::from_ref(&member)).unwrap();
+    txn.hash_set(0, b"h", &[(member.clone(), member.clone())]).unwrap();
+    txn.bind(0, b"view", "MAP", &[bytes("s")], &format!("x + {n}")).unwrap();
+    if n % 2 == 1 {
+        txn.delete(0, b"h").unwrap();
+        txn.set_remove(0, b"s", &[bytes(&(n - 1).to_string())]).unwrap();
+    }
+    if n % 5 == 4 {
+        txn.flush(0).unwrap();
+        txn.set_add(0, b"s", &[member]).unwrap();
+    }
+}
+
+#[test]
+fn a_tick_that_cannot_be_written_has_not_happened() {
+    let store = MemStore::new();
+    for cache_bytes in [0, 1 << 20] {
+        let config = EngineConfig { cache_bytes, ..EngineConfig::default() };
+        let mut engine = try_open(store.clone(), &config, 1).unwrap();
+        for n in 0..20 {
+            let before = witness(&mut engine);
+            store.fail_writes(Some(StoreError::Full("test".into())));
+            for _ in 0..2 {
+                let mut tick = engine.tick(Millis(1_000));
+                let mut txn = tick.txn();
+                commands(&mut txn, n + 100);
+                txn.commit();
+                assert!(matches!(tick.seal(true), Err(StoreError::Full(_))));
+            }
+            store.fail_writes(None);
+            assert_eq!(witness(&mut engine), before);
+            // A tick that is dropped, and a transaction that is, have not happened either.
+            let mut tick = engine.tick(Millis(1_000));
+            commands(&mut tick.txn(), n + 200);
+            let mut txn = tick.txn();
+            commands(&mut txn, n + 300);
+            assert!(txn.commit().is_some());
+            drop(tick);
+            assert_eq!(witness(&mut engine), before);
+            run(&mut engine, |txn| commands(txn, n));
+            assert!(witness(&mut engine) != before);
+            engine.verify().unwrap();
+        }
+        let digest = engine.digest();
+        drop(engine);
+        let mut again = try_open(store.clone(), &config, 2).unwrap();
+        assert_eq!(again.digest(), digest);
+        again.verify().unwrap();
+    }
+}
+
+#[test]
+fn a_removal_by_deadline_that_cannot_be_written_has_not_happened() {
+    let store = MemStore::new();
+    let mut engine = open(store.clone());
+    run(&mut engine, |txn| {
+        txn.set(0, b"k", bytes("v"), Ttl::At(Millis(1_500))).unwrap();
+    });
+    let before = (engine.vector().clone(), engine.next_deadline());
+    store.fail_writes(Some(StoreError::Full("test".into())));
+    let mut tick = engine.tick(Millis(2_000));
+    tick.expire_due(10).unwrap();
+    assert!(tick.seal(true).is_err());
+    store.fail_writes(None);
+    assert_eq!((engine.vector().clone(), engine.next_deadline()), before);
+    let mut tick = engine.tick(Millis(2_000));
+    tick.expire_due(10).unwrap();
+    let sealed: Sealed = tick.seal(true).unwrap().unwrap();
+    assert_eq!(sealed.entries.len(), 1);
+    engine.verify().unwrap();
+}
+
+#[test]
+fn after_an_unknown_failure_the_store_says_what_happened() {
+    let store = MemStore::new();
+    let mut engine = open(store.clone());
+    set(&mut engine, "k", "1");
+    store.fail_writes(Some(StoreError::Unknown("test".into())));
+    let mut tick = engine.tick(Millis(1_000));
+    let mut txn = tick.txn();
+    txn.set(0, b"k", bytes("2"), Ttl::Clear).unwrap();
+    txn.commit();
+    assert!(matches!(tick.seal(true), Err(StoreError::Unknown(_))));
+    drop(engine);
+    store.fail_writes(None);
+    // Here it did reach the disk; a crash may have lost it, or the tick before as well. All are whole.
+    let mut survivor = open(store.copy());
+    assert_eq!(run(&mut survivor, |txn| txn.get(0, b"k").unwrap()), Some(bytes("2")));
+    survivor.verify().unwrap();
+    assert_eq!(store.unsynced(), 2);
+    store.crash(1);
+    let mut survivor = open(store.copy());
+    assert_eq!(run(&mut survivor, |txn| txn.get(0, b"k").unwrap()), Some(bytes("1")));
+    survivor.verify().unwrap();
+}
+
+// ---- the stores against each other ---------------------------------------------------------------------
+
+#[cfg(feature = "rocks")]
+fn random_key(rng: &mut Rng) -> Vec<u8> {
+    (0..1 + rng.below(3)).map(|_| *rng.pick(&[0, 1, 7, 0x7f, 0xfe, 0xff])).collect()
+}
+
+#[cfg(feature = "rocks")]
+#[test]
+fn both_stores_do_the_same() {
+    let place = disk::OnDisk::new();
+    let (mut disk, memory) = (place.open(), MemStore::new());
+    let mut rng = Rng(11);
+    let mut held = None;
+    for round in 0..10_000 {
+        let (mut one, mut other) = (disk.batch(), memory.batch());
+        for _ in 0..10 {
+            let family = *rng.pick(&Family::ALL);
+            let (key, end) = (random_key(&mut rng), random_key(&mut rng));
+            match rng.below(20) {
+                0..12 => {
+                    let value = vec![rng.next() as u8; rng.below(20)];
+                    one.put(family, &key, &value);
+                    other.put(family, &key, &value);
+                }
+                12..19 => {
+                    one.delete(family, &key);
+                    other.delete(family, &key);
+                }
+                _ if key < end => {
+                    one.delete_range(family, &key, &end);
+                    other.delete_range(family, &key, &end);
+                }
+                _ => {}
+            }
+        }
+        let sync = rng.chance(1);
+        disk.write(one, sync).unwrap();
+        memory.write(other, sync).unwrap();
+        for _ in 0..2 {
+            let family = *rng.pick(&Family::ALL);
+            let (from, mut to) = (random_key(&mut rng), random_key(&mut rng));
+            if rng.chance(20) {
+                to.clear();
+            }
+            let most = rng.below(50);
+            let some = |scan: &dyn Fn(&mut lattis_engine::store::Visit<'_>)| {
+                let mut rows = Vec::new();
+                scan(&mut |key, value| {
+                    rows.push((key.to_vec(), value.to_vec()));
+                    if rows.len() > most {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                });
+                rows
+            };
+            assert_eq!(
+                some(&|visit| disk.scan(family, &from, &to, visit).unwrap()),
+                some(&|visit| memory.scan(family, &from, &to, visit).unwrap()),
+            );
+            assert_eq!(disk.get(family, &from).unwrap(), memory.get(family, &from).unwrap());
+        }
+        match round % 1_000 {
+            0 => held = Some((disk.snapshot(), memory.snapshot())),
+            500 => {
+                let (one, other) = held.take().unwrap();
+                assert_eq!(everything(&one), everything(&other));
+                disk.flush().unwrap();
+            }
+            600 => {
+                disk.sync().unwrap();
+                drop(disk);
+                disk = place.open();
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(everything(&disk), everything(&memory));
+}

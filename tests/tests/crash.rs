@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use lattis_tests::process::{NodeConfig, PATIENCE, Server, free_port, lattis_server};
 use lattis_tests::resp::{Client, Value, encode};
 
-/// Kills of one loop; there is one for each mode.
-const KILLS: u64 = 8;
+/// Stops of one loop, every fourth of them by SIGTERM; there is a loop for each mode.
+const KILLS: u64 = 10;
 /// Clients that write meanwhile.
 const WRITERS: usize = 3;
 

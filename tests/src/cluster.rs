@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::{NodeConfig, PATIENCE, Server, free_port};
-use crate::resp::Value;
+use crate::resp::{Client, Value};
 
 const OPEN: u8 = 0;
 const STALLED: u8 = 1;
@@ -148,14 +148,23 @@ impl Cluster {
         its.map(|(_, _, link)| link)
     }
 
-    /// Cuts a node off from all others.
+    /// Cuts a node off from all others. It is told to pause too: a node that has lost a peer also dials the
+    /// address that the peer has told it, past the link.
     pub fn isolate(&self, node: usize) {
+        let reply = self.nodes[node].client().words("PEER.PAUSE ALL");
+        assert!(reply.is_ok(), "{reply:?}");
         self.links(node).for_each(Link::cut);
     }
 
     /// Opens all links.
     pub fn heal(&self) {
         self.links.iter().for_each(|(_, _, link)| link.open());
+        for node in &self.nodes {
+            // One that does not run has nothing to resume.
+            if let Ok(mut client) = Client::connect(node.port()) {
+                let _ = client.try_call(&["PEER.RESUME", "ALL"]);
+            }
+        }
     }
 
     /// Asks a node until its reply satisfies; panics with the last reply after [`PATIENCE`].
@@ -177,7 +186,6 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::Client;
 
     #[test]
     fn a_link_forwards_stalls_and_breaks() {

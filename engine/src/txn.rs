@@ -301,7 +301,13 @@ impl<'t, S: Store> Txn<'t, S> {
         {
             return Err(OpError::WrongType);
         }
-        self.open_for_write(db, key)
+        let place = self.open_for_write(db, key)?;
+        let header = self.at(place);
+        if header.visible().is_none() && !header.deadline().is_empty() {
+            // Left by a key that was removed elsewhere at the same time: not of the key to be.
+            self.remove(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline))?;
+        }
+        Ok(place)
     }
 
     fn operator_of(&self, db: u16, key: &[u8]) -> &'static str {

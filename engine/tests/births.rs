@@ -46,7 +46,7 @@ struct Seen {
 
 fn command(world: &mut World, at: usize, seen: &mut Seen) {
     let key = *world.rng.pick(&KEYS);
-    let member = bytes(*world.rng.pick(&["1", "2"]));
+    let member = world.rng.word(&["1", "2"]);
     let choice = world.rng.below(18);
     let before = inspect(world, at, key);
     let name = key.as_bytes();

@@ -1,6 +1,8 @@
 //! Replicas that have seen the same commits are equal, whatever the order, the crashes and the state
 //! transfers between; and what is kept is at every moment what would be computed anew.
 
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
 mod common;
 
 use common::World;

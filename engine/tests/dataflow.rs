@@ -40,7 +40,7 @@ fn definition(record: &OperatorRecord, sources: &[&str], rng: &mut Rng) -> Defin
     let expression = if record.expression { *rng.pick(&EXPRESSIONS) } else { "" };
     Definition {
         operator: record.name.into(),
-        sources: (0..count).map(|_| bytes(*rng.pick(sources))).collect(),
+        sources: (0..count).map(|_| rng.word(sources)).collect(),
         expression: expression.into(),
     }
 }
@@ -74,7 +74,7 @@ fn operators_are_linear_over_weights() {
                 .map(|_| {
                     let input = rng.below(definition.sources.len());
                     let weight = rng.below(5) as i64 - 2;
-                    (input, Change { element: bytes(*rng.pick(&ELEMENTS)), weight })
+                    (input, Change { element: rng.word(&ELEMENTS), weight })
                 })
                 .collect();
             let result = step(&changes);
@@ -132,7 +132,7 @@ fn command(world: &mut World, at: usize) {
     world.run(at, |txn| {
         for _ in 0..1 + rng.below(3) {
             let savepoint = txn.savepoint();
-            let members = [bytes(*rng.pick(&ELEMENTS)), bytes(*rng.pick(&ELEMENTS))];
+            let members = [rng.word(&ELEMENTS), rng.word(&ELEMENTS)];
             let source = rng.pick(&SOURCES).as_bytes();
             let target = rng.pick(&TARGETS).as_bytes();
             let _ = match rng.below(24) {

@@ -422,7 +422,8 @@ fn source() -> impl Strategy<Value = String> {
         2 => (-3i64..4).prop_map(|n| n.to_string()),
         1 => any::<u64>().prop_map(|n| format!("{n}u")),
         1 => any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| format!("{n:?}")),
-        1 => prop::sample::select(vec!["true", "false", "null", "int"]).prop_map(str::to_owned),
+        1 => prop_oneof![Just("true"), Just("false"), Just("null"), Just("int")]
+            .prop_map(str::to_owned),
         2 => "[a-c0-9é]{0,4}".prop_map(|s| format!("'{s}'")),
         1 => Just("b'\\xff\\x00'".to_owned()),
     ];
@@ -444,7 +445,7 @@ fn source() -> impl Strategy<Value = String> {
             1 => prop::collection::vec(inner.clone(), 0..4)
                 .prop_map(|l| format!("[{}]", l.join(", "))),
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}[{b}]")),
-            2 => (list, looping, prop::sample::select(vec!["y", "a", "x"]), inner.clone())
+            2 => (list, looping, prop_oneof![Just("y"), Just("a"), Just("x")], inner.clone())
                 .prop_map(|(l, m, v, b)| format!("[{}].{m}({v}, {b})", l.join(", "))),
             1 => (map, inner.clone()).prop_map(|(l, k)| {
                 let entries: Vec<_> = l.into_iter().map(|(k, v)| format!("{k}: {v}")).collect();

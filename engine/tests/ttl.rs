@@ -442,3 +442,78 @@ fn a_derived_key_has_no_deadline() {
     world.run(1, |txn| txn.unbind(0, b"k").unwrap());
     assert_eq!(settled(&mut world), Some(time));
 }
+
+/// Applies the n-th commit of the world at a replica.
+fn deliver(world: &mut World, replica: usize, index: usize) {
+    let commit = world.commits[index].commit.clone();
+    let now = world.wall(replica);
+    let mut tick = world.engine(replica).tick(now);
+    assert_eq!(tick.apply(&commit), Ok(true));
+    tick.seal(false).unwrap();
+}
+
+/// A copy carries on what was replaced by any decision that it supersedes, not by its own alone.
+#[test]
+fn what_was_replaced_stays_replaced_when_a_copy_supersedes_the_decision_that_said_so() {
+    let mut world = World::new(1, 4);
+    world.replicas.iter_mut().for_each(|replica| replica.skew = 0);
+    let [first, second, third] = [100, 50, 10].map(|later| at(&world, later));
+    hset(&mut world, 0, "f");
+    for replica in 1..4 {
+        deliver(&mut world, replica, 0);
+    }
+    expire(&mut world, 0, first); // commit 1
+    deliver(&mut world, 3, 1);
+    deliver(&mut world, 2, 1);
+    expire(&mut world, 1, second); // commit 2, does not know commit 1
+    expire(&mut world, 0, third); // commit 3, replaces commit 1
+    hset(&mut world, 3, "copies the first"); // commit 4
+    deliver(&mut world, 2, 2);
+    deliver(&mut world, 2, 3);
+    hset(&mut world, 2, "copies the second"); // commit 5, supersedes commit 3
+    for replica in 0..4 {
+        while world.deliver(replica) {}
+        let deadline = world.run(replica, |txn| txn.deadline(0, b"k").unwrap());
+        assert_eq!(deadline, Some(second));
+    }
+    world.check_digests();
+}
+
+/// A deadline that outlived its key says nothing of the next life of that name.
+#[test]
+fn a_new_key_does_not_inherit_a_deadline() {
+    let left_alone = || {
+        let mut world = shared(None);
+        let time = at(&world, 100);
+        world.run(0, |txn| txn.delete(0, b"k").unwrap());
+        expire(&mut world, 1, time);
+        assert_eq!(settled(&mut world), None);
+        world
+    };
+    let mut world = left_alone();
+    hset(&mut world, 0, "g");
+    assert_eq!(settled(&mut world), Some(None));
+    let mut world = left_alone();
+    world.run(1, |txn| txn.increment(0, b"k", 1).unwrap());
+    assert_eq!(settled(&mut world), Some(None));
+    for ttl in [Ttl::Clear, Ttl::Keep] {
+        let mut world = left_alone();
+        world.run(1, |txn| txn.set(0, b"k", bytes("v"), ttl).unwrap());
+        assert_eq!(settled(&mut world), Some(None));
+    }
+    // What is emptied by two nodes leaves its deadline in the same way.
+    let mut world = shared(None);
+    hset(&mut world, 0, "g");
+    let time = at(&world, 100);
+    expire(&mut world, 0, time);
+    settled(&mut world);
+    for (replica, field) in [(0, "f"), (1, "g")] {
+        world.run(replica, |txn| txn.hash_remove(0, b"k", &[bytes(field)]).unwrap());
+    }
+    assert_eq!(settled(&mut world), None);
+    hset(&mut world, 1, "h");
+    assert_eq!(settled(&mut world), Some(None));
+    world.now += 200;
+    (0..2).for_each(|at| world.expire(at));
+    assert_eq!(world.dump(0), ["hash k h v"]);
+}

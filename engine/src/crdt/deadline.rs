@@ -80,14 +80,19 @@ fn of_sibling(sibling: &Sibling) -> Option<Decision> {
     Some(Decision { time, dot: dot.unwrap_or(sibling.dot), replaces })
 }
 
-/// The decision that counts.
+/// The decision that counts. It carries what any decision in the row has replaced: a copy of it
+/// supersedes them all, and what they took away must not come back.
 pub(crate) fn effective(row: &Row) -> Option<Decision> {
     let decisions: Vec<Decision> = row.siblings().iter().filter_map(of_sibling).collect();
-    decisions
+    let mut effective = decisions
         .iter()
         .filter(|decision| !decisions.iter().any(|other| other.replaces.contains(&decision.dot)))
         .max_by_key(|decision| decision.rank())
-        .cloned()
+        .cloned()?;
+    for other in &decisions {
+        effective.replaces.join(&other.replaces);
+    }
+    Some(effective)
 }
 
 /// What a new decision replaces: every decision in the row, and all that those replaced.

@@ -45,6 +45,10 @@ impl<S: Store> Txn<'_, S> {
     pub fn set(&mut self, db: u16, key: &[u8], value: Bytes, ttl: Ttl) -> OpResult<()> {
         let place = self.open_for_write(db, key)?;
         let header = self.at(place);
+        let ttl = match ttl {
+            Ttl::Keep if header.visible().is_none() => Ttl::Clear,
+            ttl => ttl,
+        };
         let decision = header.decision().filter(|decision| decision.time.is_some()).cloned();
         let seen = deadline::observed(header.deadline());
         if !header.slots.is_empty() {

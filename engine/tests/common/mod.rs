@@ -37,6 +37,11 @@ impl Rng {
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
+
+    /// One of some words, as a key or value.
+    pub fn word(&mut self, from: &[&str]) -> Bytes {
+        bytes(from[self.below(from.len())])
+    }
 }
 
 pub struct Replica {
@@ -85,6 +90,7 @@ impl World {
     pub fn open(&mut self, at: usize) {
         self.replicas[at].engine = None;
         let fresh = Fresh { node: NodeId(at as u64 + 1), nonce: self.rng.next() };
+        #[allow(clippy::needless_update, reason = "a feature adds another field")]
         let config = EngineConfig {
             cache_bytes: self.cache_bytes,
             log_max_bytes: 100_000,
@@ -250,7 +256,7 @@ impl World {
 
     /// What clients see of db 0 at a replica.
     pub fn dump(&mut self, at: usize) -> Vec<String> {
-        self.run(at, |txn| dump(txn))
+        self.run(at, dump)
     }
 }
 
@@ -264,8 +270,8 @@ pub fn bytes(text: &str) -> Bytes {
 
 fn command(txn: &mut Txn<'_, MemStore>, rng: &mut Rng, now: u64) -> OpResult<()> {
     let key = (*rng.pick(&KEYS)).as_bytes();
-    let member = bytes(*rng.pick(&MEMBERS));
-    let other = bytes(*rng.pick(&MEMBERS));
+    let member = rng.word(&MEMBERS);
+    let other = rng.word(&MEMBERS);
     match rng.below(32) {
         0 | 1 => txn.set(0, key, member, Ttl::Clear)?,
         2 => txn.set(0, key, member, Ttl::Keep)?,
@@ -289,8 +295,8 @@ fn command(txn: &mut Txn<'_, MemStore>, rng: &mut Rng, now: u64) -> OpResult<()>
             let targets = ["v", "w", "d"];
             let target = *rng.pick(&targets);
             let sources = ["a", "b", "v", "w", "d"];
-            let one = bytes(*rng.pick(&sources));
-            let two = bytes(*rng.pick(&sources));
+            let one = rng.word(&sources);
+            let two = rng.word(&sources);
             match rng.below(3) {
                 0 => txn.bind(0, target.as_bytes(), "MAP", &[one], "x * 2")?,
                 1 => txn.bind(0, target.as_bytes(), "FILTER", &[one], "x > 1")?,

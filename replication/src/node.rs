@@ -482,7 +482,8 @@ impl Node {
         let challenges = self.links.values().map(|link| link.hello.challenge);
         if let Err(why) = handshake::check(&link.hello, &hello, challenges) {
             if why == CloseReason::Myself {
-                // The other end is a link of this node too; without it here its hello would look like a clone's.
+                // The other end is a link of this node too; without it its hello would look like a
+                // clone's.
                 let other = self.links.iter().find(|(_, l)| l.hello.challenge == hello.challenge);
                 if let Some(other) = other.map(|(other, _)| *other) {
                     self.drop_link(other, CloseReason::Myself, true, out);

@@ -370,32 +370,3 @@ proptest! {
         rogue(messages);
     }
 }
-
-/// Not a test: how fast the state machine alone is. Run with `--ignored --nocapture`, optimised.
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    let me = origin(1, 1, 5);
-    let mut table = pair(config("a"), config("b"));
-    let start = std::time::Instant::now();
-    let (batch, rounds) = (100, 5000);
-    let mut bytes = 0;
-    for round in 0..rounds {
-        for at in 0..2 {
-            let (from, to) = (round * batch + 1, (round + 1) * batch);
-            table.give(at, sealed(me, from, to));
-        }
-        table.seen.drain(..).for_each(|(_, output)| {
-            if let Output::Send { frame, .. } = output {
-                bytes += frame.len();
-            }
-        });
-    }
-    let commits = (batch * rounds) as f64;
-    let ns = start.elapsed().as_nanos() as f64 / commits;
-    println!(
-        "{ns:.0} ns and {:.1} bytes per commit of 10 bytes, sending and receiving",
-        bytes as f64 / commits
-    );
-    assert_eq!(table.nodes[0].peers()[0].lag_commits, 0);
-}

@@ -56,7 +56,8 @@ fn all(first: u64, count: u64, change: &(dyn Fn(&mut Config) + Sync)) -> Vec<(u6
         }
         let [ideal, payloads, grafts, transfers, resets, refusals] = sums;
         println!(
-            "{count} histories: {:.3} payloads for each commit and receiver, {grafts} grafts, {transfers} state transfers, {resets} links closed, {refusals} refusals",
+            "{count} histories: {:.3} payloads for each commit and receiver, {grafts} grafts, \
+             {transfers} state transfers, {resets} links closed, {refusals} refusals",
             payloads as f64 / ideal as f64
         );
         failures

@@ -1,8 +1,8 @@
 //! `appendfsync everysec`: a thread that syncs the log once a second.
 //!
-//! A sync that takes long is no reason to stop, until two seconds of writes are at stake: then writers wait for
-//! it. A sync that fails ends the process: what the kernel has dropped cannot be written again, and going
-//! on would acknowledge what is lost.
+//! A sync that takes long is no reason to stop, until two seconds of writes are at stake: then writers wait
+//! for it. A sync that fails ends the process: what the kernel has dropped cannot be written again, and
+//! going on would acknowledge what is lost.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

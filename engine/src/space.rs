@@ -18,6 +18,7 @@ use crate::causal::{Hlc, Millis};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
+use crate::crdt::deadline::Decision;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
@@ -360,7 +361,8 @@ impl<S: Store> Space<S> {
         let before = self.headers[place].visible();
         let hash = self.hash(row, &new);
         let is_live = new.is_live();
-        let decision = self.headers[place].decision().map(|decision| decision.dot);
+        let finite = |it: &Decision| it.time.map(|_| it.dot);
+        let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
         let old = match row.slot {
             Slot::String => std::mem::replace(&mut self.headers[place].string, new),
@@ -380,7 +382,7 @@ impl<S: Store> Space<S> {
         let seen = match row.slot {
             Slot::Set => !flips.is_empty(),
             Slot::Birth => false,
-            Slot::Deadline => decision != header.decision().map(|decision| decision.dot),
+            Slot::Deadline => deadline != header.decision().and_then(finite),
             _ => is_live || old.is_live(),
         };
         if seen || before != header.visible() {

@@ -141,7 +141,7 @@ fn write_until_refused(client: &mut Client, prefix: &str, value: &str) -> usize 
         let reply = client.call(&["SET", &format!("{prefix}:{number}"), value]);
         if let Some(error) = reply.error() {
             assert!(error.starts_with("MISCONF "), "{error}");
-            assert!(error.contains("no space left"), "{error}");
+            assert!(error.contains("No space left on device"), "{error}");
             return number;
         }
     }

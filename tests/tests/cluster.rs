@@ -640,8 +640,8 @@ fn a_line_under_writes_pauses_and_kills() {
     }
 }
 
-/// A state of one part, of two, and so on reaches a node that was away for longer than the log: whole, also when the node
-/// is killed in the middle, and what it wrote meanwhile stays.
+/// A state of one part, of two, and so on reaches a node that was away for longer than the log: whole, also
+/// when the node is killed in the middle, and what it wrote meanwhile stays.
 #[test]
 fn a_whole_state_of_many_parts() {
     // A part has 256 KB: each round adds less.

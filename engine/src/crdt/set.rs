@@ -35,7 +35,6 @@ impl<S: Store> Txn<'_, S> {
     /// Adds members; returns how many were not there.
     pub fn set_add(&mut self, db: u16, key: &[u8], members: &[Bytes]) -> OpResult<u64> {
         let place = self.open_for_write_as(db, key, Slot::Set)?;
-        let lived = self.at(place).rows(Slot::Set) > 0;
         let before = self.at(place).rows(Slot::Set);
         let key = Bytes::copy_from_slice(key);
         for member in members {
@@ -45,7 +44,7 @@ impl<S: Store> Txn<'_, S> {
             }
             self.put(member_row(db, &key, member), Bytes::new())?;
         }
-        self.stamp_birth(db, &key, Slot::Set, lived)?;
+        self.stamp_birth(db, &key, Slot::Set, before > 0)?;
         self.stamp_deadline(db, &key)?;
         Ok(self.at(place).rows(Slot::Set) - before)
     }

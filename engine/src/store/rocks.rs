@@ -223,6 +223,13 @@ fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
     options
 }
 
+/// A value that was looked up, out of RocksDB's memory.
+fn copied(
+    found: Result<Option<rocksdb::DBPinnableSlice<'_>>, rocksdb::Error>,
+) -> Result<Option<Bytes>, StoreError> {
+    Ok(found.map_err(failure)?.map(|value| Bytes::copy_from_slice(&value)))
+}
+
 fn drive(mut rows: rocksdb::DBRawIterator<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
@@ -236,10 +243,7 @@ fn drive(mut rows: rocksdb::DBRawIterator<'_>, visit: &mut Visit<'_>) -> Result<
 
 impl Read for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.opened.with_dependent(|db, handles| {
-            let found = db.get_pinned_cf(handles.of(family), key).map_err(failure)?;
-            Ok(found.map(|value| Bytes::copy_from_slice(&value)))
-        })
+        self.opened.with_dependent(|db, handles| copied(db.get_pinned_cf(handles.of(family), key)))
     }
 
     fn scan(
@@ -305,10 +309,9 @@ pub struct RocksSnapshot {
 impl Read for RocksSnapshot {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.held.with_dependent(|store, taken| {
-            store.opened.with_dependent(|_, handles| {
-                let found = taken.0.get_pinned_cf(handles.of(family), key).map_err(failure)?;
-                Ok(found.map(|value| Bytes::copy_from_slice(&value)))
-            })
+            store
+                .opened
+                .with_dependent(|_, handles| copied(taken.0.get_pinned_cf(handles.of(family), key)))
         })
     }
 

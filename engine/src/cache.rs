@@ -1,17 +1,20 @@
-//! A bounded cache of decoded rows, in which the rows of the open tick are pinned.
+//! A bounded cache of decoded rows, in which what the store does not have yet is pinned.
 //!
 //! Rows are changed where they lie, so that a read-modify-write costs one hash lookup. What was changed
-//! since the last seal is *dirty*: it stays, and is listed for the batch and for ordered scans. What is
-//! clean may go at any time between ticks, by CLOCK (Corbató, "A Paging Experiment with the Multics
-//! System", 1968): the hand passes over entries in their order of insertion and spares once what was
-//! used since it last came by.
+//! belongs to the current *generation*, stays until that is written, and is listed for its run and for
+//! ordered scans. What is clean may go at any time between ticks, by CLOCK (Corbató, "A Paging Experiment
+//! with the Multics System", 1968): the hand passes over the entries and spares once what was used since
+//! it last came by.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
-use indexmap::IndexMap;
+use hashbrown::HashTable;
+use slab::Slab;
+use smallvec::SmallVec;
 
 /// What a cached value occupies beyond its own size.
 pub(crate) trait Weigh {
@@ -25,11 +28,16 @@ impl Weigh for u64 {
     }
 }
 
+/// Most keys lie in their entry.
+type Key = SmallVec<[u8; 24]>;
+
 struct Entry<V> {
+    key: Key,
     value: V,
+    /// The generation of the last change, 0 if there was none since the value was read.
+    generation: u64,
     /// Bytes accounted for this entry.
     bytes: u32,
-    dirty: bool,
     used: bool,
 }
 
@@ -37,145 +45,185 @@ struct Entry<V> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(usize);
 
+/// Half of a key's hash, so that a lookup that meets another key need not look at it, and its place.
+#[derive(Clone, Copy)]
+struct Found {
+    hash: u32,
+    place: u32,
+}
+
 pub(crate) struct Cache<V> {
-    entries: IndexMap<Box<[u8]>, Entry<V>, SeedableRandomState>,
+    index: HashTable<Found>,
+    entries: Slab<Entry<V>>,
+    hasher: SeedableRandomState,
     bytes: usize,
     hand: usize,
-    dirty: Vec<usize>,
-    /// The keys of `dirty[..ordered_to]`, in order.
-    ordered: BTreeSet<Box<[u8]>>,
+    /// Entries inserted since the last eviction.
+    inserted: usize,
+    /// The generation that changes belong to now.
+    generation: u64,
+    /// The newest generation that the store has.
+    written: u64,
+    /// Entries that the store does not have, by generation; those of a failed one may repeat.
+    unwritten: Vec<usize>,
+    /// How many of them are being written.
+    frozen: usize,
+    /// The keys of `unwritten[..ordered_to]`, in order.
+    ordered: BTreeSet<Key>,
     ordered_to: usize,
 }
 
-/// Bytes of an entry beside its key and its value's heap: the map's own cost, roughly.
-const OVERHEAD: usize = 24;
+/// Bytes of an entry beside its key and its value's heap: the table's own cost, roughly.
+const OVERHEAD: usize = 16;
+/// Entries that the hand passes at most in one eviction, beside four for each one that came.
+const STEPS: usize = 4096;
+
+/// Both ends of the hash are used by the table.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
 
 impl<V: Weigh> Cache<V> {
     /// An empty cache. The seed keeps clients from choosing keys that collide.
     pub(crate) fn new(seed: u64) -> Cache<V> {
         Cache {
-            entries: IndexMap::with_hasher(SeedableRandomState::with_seed(
-                seed,
-                SharedSeed::global_fixed(),
-            )),
+            index: HashTable::new(),
+            entries: Slab::new(),
+            hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             bytes: 0,
             hand: 0,
-            dirty: Vec::new(),
+            inserted: 0,
+            generation: 1,
+            written: 0,
+            unwritten: Vec::new(),
+            frozen: 0,
             ordered: BTreeSet::new(),
             ordered_to: 0,
         }
     }
 
+    fn hash(&self, key: &[u8]) -> u32 {
+        (self.hasher.hash_one(key) >> 32) as u32
+    }
+
+    fn lookup(&self, key: &[u8], hash: u32) -> Option<usize> {
+        let found = self.index.find(spread(hash), |found| {
+            found.hash == hash && *self.entries[found.place as usize].key == *key
+        })?;
+        Some(found.place as usize)
+    }
+
     /// Where the key's entry lies, if it is cached.
     pub(crate) fn find(&mut self, key: &[u8]) -> Option<Place> {
-        let (index, _, entry) = self.entries.get_full_mut(key)?;
-        entry.used = true;
-        Some(Place(index))
+        let place = self.lookup(key, self.hash(key))?;
+        self.entries[place].used = true;
+        Some(Place(place))
     }
 
     /// The value of a key, if it is cached; does not count as a use.
     pub(crate) fn peek(&self, key: &[u8]) -> Option<&V> {
-        self.entries.get(key).map(|entry| &entry.value)
+        let place = self.lookup(key, self.hash(key))?;
+        Some(&self.entries[place].value)
     }
 
     /// Adds a clean entry for a key that has none.
     pub(crate) fn insert(&mut self, key: &[u8], value: V) -> Place {
-        let mut entry = Entry { value, bytes: 0, dirty: false, used: true };
-        entry.bytes = weigh(key, &entry.value);
-        self.bytes += entry.bytes as usize;
-        let (index, _) = self.entries.insert_full(Box::from(key), entry);
-        Place(index)
+        let hash = self.hash(key);
+        let bytes = weigh(key, &value);
+        let key = Key::from_slice(key);
+        let place = self.entries.insert(Entry { key, value, generation: 0, bytes, used: true });
+        self.bytes += bytes as usize;
+        self.inserted += 1;
+        // No machine holds 2^32 entries of more than a hundred bytes.
+        let found = Found { hash, place: place as u32 };
+        self.index.insert_unique(spread(hash), found, |found| spread(found.hash));
+        Place(place)
     }
 
-    /// Pins an entry until the tick is sealed. To be called before it is changed.
+    /// Pins an entry until its generation is written. To be called before it is changed.
     pub(crate) fn pin(&mut self, place: Place) {
         let entry = &mut self.entries[place.0];
-        if !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(place.0);
+        if entry.generation != self.generation {
+            entry.generation = self.generation;
+            self.unwritten.push(place.0);
         }
     }
 
     /// The stored key of an entry.
     pub(crate) fn key(&self, place: Place) -> &[u8] {
-        self.entries.get_index(place.0).map_or(&[], |(key, _)| key)
+        &self.entries[place.0].key
     }
 
-    /// Whether any entry was changed in this tick.
-    pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+    /// Entries that the store does not have.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.unwritten.len()
     }
 
-    /// Changed entries with their keys, in the order of the keys: a sorted batch goes into a sorted
-    /// memtable along paths that are still in the processor's cache.
-    pub(crate) fn dirty(&mut self) -> impl Iterator<Item = (&[u8], &V)> {
-        let mut changed: Vec<(&[u8], &V)> = self
-            .dirty
-            .iter()
-            .filter_map(|index| self.entries.get_index(*index))
-            .map(|(key, entry)| (&**key, &entry.value))
-            .collect();
-        changed.sort_unstable_by_key(|(key, _)| *key);
-        changed.into_iter()
-    }
-
-    /// Keys of changed entries with `from <= key < to`, in order; an empty `to` is no bound.
-    pub(crate) fn dirty_range(&mut self, from: &[u8], to: &[u8]) -> Vec<Box<[u8]>> {
-        for index in &self.dirty[self.ordered_to..] {
-            if let Some((key, _)) = self.entries.get_index(*index) {
-                self.ordered.insert(key.clone());
-            }
+    /// Keys of entries that the store does not have with `from <= key < to`, in order; an empty `to` is no
+    /// bound. Some that it has may be among them. Cost: each change is put in order once, when first asked.
+    pub(crate) fn unwritten_range(&mut self, from: &[u8], to: &[u8]) -> Vec<Key> {
+        for place in &self.unwritten[self.ordered_to..] {
+            self.ordered.insert(self.entries[*place].key.clone());
         }
-        self.ordered_to = self.dirty.len();
-        let from: Box<[u8]> = Box::from(from);
+        self.ordered_to = self.unwritten.len();
         self.ordered
-            .range(from..)
+            .range(Key::from_slice(from)..)
             .take_while(|key| to.is_empty() || &***key < to)
             .cloned()
             .collect()
     }
 
-    /// The tick is written: its entries are clean. Then evicts down to `limit` bytes.
-    pub(crate) fn settle(&mut self, limit: usize) {
-        for index in self.dirty.drain(..) {
-            if let Some((key, entry)) = self.entries.get_index_mut(index) {
-                entry.dirty = false;
-                let bytes = weigh(key, &entry.value);
-                self.bytes = self.bytes + bytes as usize - entry.bytes as usize;
-                entry.bytes = bytes;
-            }
+    /// Closes the generation: visits all that the store does not have, for a run. Until that is written,
+    /// or has failed, no other may be closed.
+    pub(crate) fn freeze(&mut self, mut visit: impl FnMut(&[u8], &V)) {
+        for place in &self.unwritten {
+            let entry = &mut self.entries[*place];
+            visit(&entry.key, &entry.value);
+            let bytes = weigh(&entry.key, &entry.value);
+            self.bytes = self.bytes + bytes as usize - entry.bytes as usize;
+            entry.bytes = bytes;
         }
-        self.ordered.clear();
-        self.ordered_to = 0;
-        self.evict(limit);
+        self.frozen = self.unwritten.len();
+        self.generation += 1;
     }
 
-    /// The tick has not happened: its entries go, to be read again.
-    pub(crate) fn revert(&mut self) {
-        self.dirty.sort_unstable();
-        // From the back, so that a swap never moves an entry that is still to go.
-        while let Some(index) = self.dirty.pop() {
-            if let Some((_, entry)) = self.entries.swap_remove_index(index) {
-                self.bytes -= entry.bytes as usize;
-            }
+    /// The frozen generation is in the store, or could not be written.
+    pub(crate) fn thaw(&mut self, written: bool) {
+        if written {
+            self.written = self.generation - 1;
+            self.unwritten.drain(..self.frozen);
+            self.ordered.clear();
+            self.ordered_to = 0;
         }
-        self.ordered.clear();
-        self.ordered_to = 0;
+        self.frozen = 0;
     }
 
-    fn evict(&mut self, limit: usize) {
-        while self.bytes > limit && !self.entries.is_empty() {
-            if self.hand >= self.entries.len() {
+    /// Evicts what is clean until no more than `limit` bytes are held, or for so many steps.
+    pub(crate) fn evict(&mut self, limit: usize) {
+        let mut steps = STEPS + 4 * std::mem::take(&mut self.inserted);
+        while self.bytes > limit && steps > 0 {
+            steps -= 1;
+            if self.hand >= self.entries.capacity() {
                 self.hand = 0;
             }
-            let entry = &mut self.entries[self.hand];
-            if entry.used {
-                entry.used = false;
-                self.hand += 1;
-            } else {
-                self.bytes -= entry.bytes as usize;
-                self.entries.swap_remove_index(self.hand);
+            let place = self.hand;
+            self.hand += 1;
+            match self.entries.get_mut(place) {
+                Some(entry) if entry.generation > self.written => {}
+                Some(entry) if entry.used => entry.used = false,
+                Some(_) => self.remove(place),
+                None => {}
             }
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let entry = self.entries.remove(place);
+        self.bytes -= entry.bytes as usize;
+        let hash = self.hash(&entry.key);
+        let found = self.index.find_entry(spread(hash), |found| found.place as usize == place);
+        if let Ok(found) = found {
+            found.remove();
         }
     }
 
@@ -186,8 +234,8 @@ impl<V: Weigh> Cache<V> {
 }
 
 fn weigh<V: Weigh>(key: &[u8], value: &V) -> u32 {
-    let bytes =
-        size_of::<(usize, Box<[u8]>, Entry<V>)>() + OVERHEAD + key.len() + value.heap_bytes();
+    let spilled = if key.len() > Key::new().inline_size() { key.len() } else { 0 };
+    let bytes = size_of::<Entry<V>>() + OVERHEAD + spilled + value.heap_bytes();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
@@ -209,6 +257,18 @@ impl<V> IndexMut<Place> for Cache<V> {
 mod tests {
     use super::*;
 
+    fn changed(cache: &mut Cache<u64>, key: &[u8], value: u64) {
+        let place = cache.find(key).unwrap_or_else(|| cache.insert(key, 0));
+        cache.pin(place);
+        cache[place] = value;
+    }
+
+    fn frozen(cache: &mut Cache<u64>) -> Vec<(Vec<u8>, u64)> {
+        let mut run = Vec::new();
+        cache.freeze(|key, value| run.push((key.to_vec(), *value)));
+        run
+    }
+
     #[test]
     fn evicts_what_is_clean_and_unused_first() {
         let mut cache: Cache<u64> = Cache::new(1);
@@ -216,23 +276,40 @@ mod tests {
             cache.insert(&n.to_be_bytes(), n);
         }
         let each = cache.bytes() / 100;
-        cache.settle(each * 50);
-        assert!(cache.entries.len() <= 50 && cache.bytes() <= each * 50);
+        cache.evict(each * 50);
+        assert!(cache.entries.len() == 50 && cache.bytes() == each * 50);
+        let left: Vec<u64> =
+            (0..100u64).filter(|n| cache.peek(&n.to_be_bytes()) == Some(n)).collect();
+        assert_eq!(left.len(), 50);
     }
 
     #[test]
-    fn pinned_entries_stay_until_settled_and_go_when_reverted() {
+    fn what_the_store_does_not_have_stays() {
         let mut cache: Cache<u64> = Cache::new(1);
-        let place = cache.insert(b"b", 1);
-        cache.pin(place);
-        cache[place] = 2;
-        let place = cache.insert(b"a", 3);
-        cache.pin(place);
+        changed(&mut cache, b"b", 2);
+        changed(&mut cache, b"a", 3);
         cache.insert(b"c", 4);
-        let keys = cache.dirty_range(b"a", b"");
-        assert_eq!(keys, [Box::from(&b"a"[..]), Box::from(&b"b"[..])]);
-        cache.revert();
-        assert_eq!(cache.entries.len(), 1);
-        assert_eq!(cache.peek(b"c"), Some(&4));
+        let keys = cache.unwritten_range(b"a", b"c");
+        assert_eq!(keys, [Key::from_slice(b"a"), Key::from_slice(b"b")]);
+        cache.evict(0);
+        assert_eq!((cache.peek(b"a"), cache.peek(b"c")), (Some(&3), None));
+        // What changes while its generation is being written belongs to the next.
+        assert_eq!(frozen(&mut cache), [(b"b".to_vec(), 2), (b"a".to_vec(), 3)]);
+        changed(&mut cache, b"a", 5);
+        cache.evict(0);
+        assert_eq!(cache.peek(b"b"), Some(&2));
+        cache.thaw(true);
+        cache.evict(0);
+        assert_eq!((cache.peek(b"a"), cache.peek(b"b")), (Some(&5), None));
+        assert_eq!(cache.unwritten_range(b"", b""), [Key::from_slice(b"a")]);
+        // A generation that could not be written goes with the next one.
+        assert_eq!(frozen(&mut cache), [(b"a".to_vec(), 5)]);
+        changed(&mut cache, b"d", 6);
+        cache.thaw(false);
+        cache.evict(0);
+        assert_eq!(frozen(&mut cache), [(b"a".to_vec(), 5), (b"d".to_vec(), 6)]);
+        cache.thaw(true);
+        cache.evict(0);
+        assert_eq!((cache.entries.len(), cache.index.len(), cache.bytes()), (0, 0, 0));
     }
 }

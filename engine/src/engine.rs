@@ -1,25 +1,37 @@
 //! The engine of one node: identity, vector, clock, log and keyspace, moved together.
 //!
 //! All change happens in a [`Tick`]: commands run as [`Txn`]s, commits from elsewhere are applied, states
-//! are joined, deadlines pass. [`Tick::seal`] puts everything that they changed (rows, records, derived
-//! rows, log, vector, digest) into one atomic batch. A tick that cannot be written has not happened.
+//! are joined, deadlines pass. [`Tick::seal`] writes them to the log, and that is all that a tick waits
+//! for; one that cannot be written has not happened. Rows follow behind: [`Engine::freeze`] takes all that
+//! the store does not have, with the vector and log position that it is the state of, as one
+//! [`Generation`] to be written beside the next ticks. A start applies what the log has beyond that.
 
 use bytes::Bytes;
 
 use crate::causal::{Dot, Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, Scope};
+use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowKey, Scope};
 use crate::log::{self, Log, LogReader};
 use crate::row::Row;
-use crate::space::{Mark, Space};
-use crate::store::{Batch, Family, Read, Store, StoreError, keys};
+use crate::space::Space;
+use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
 use crate::transfer::Staged;
 use crate::txn::{Touched, Txn};
 
 const FORMAT: u8 = 1;
 
+/// Bytes of log that are applied together at a start.
+const REPLAYED_BYTES: usize = 1 << 20;
+
 /// After an unclean stop, stamps of this long may have been given and lost: what `everysec` can lose.
 const LOST_STAMPS: Millis = Millis(2_000);
+
+/// Rows that gather before they are written, at most.
+const GENERATION_ROWS: usize = 1 << 17;
+/// What a row takes in memory, roughly, beside what the log has of it.
+const BYTES_PER_ROW: usize = 512;
+/// Bytes of log that gather before the rows are written, at most: what a start may have to apply, twice.
+const GENERATION_LOG: u64 = 64 << 20;
 
 /// What can be tuned.
 #[derive(Clone, Debug)]
@@ -90,7 +102,26 @@ pub struct Sealed {
     pub entries: Vec<LogEntry>,
 }
 
-/// The record that moves with every tick.
+/// Everything that a node has changed and its store lacks, at one moment.
+pub struct Generation {
+    run: Run,
+    position: LogPosition,
+}
+
+impl Generation {
+    /// Writes it, on any thread; then the engine has to be told by [`Engine::written`].
+    pub fn write<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
+        store.write_run(std::mem::take(&mut self.run))
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.run.len()
+    }
+}
+
+/// What the rows of a store are the state of; written with them.
+#[derive(Default)]
 pub(crate) struct State {
     pub(crate) vector: VersionVector,
     position: LogPosition,
@@ -118,21 +149,15 @@ impl State {
         decode().map_err(|error| StoreError::corrupt("state record", error))
     }
 
-    fn encode(
-        position: LogPosition,
-        clock: Hlc,
-        digest: u128,
-        counts: &[u64],
-        vector: &VersionVector,
-    ) -> Writer {
+    fn encode(&self) -> Writer {
         let mut out = Writer::with_format(FORMAT);
-        out.varint(position.0);
-        out.u64(clock.0);
-        out.u64((digest >> 64) as u64);
-        out.u64(digest as u64);
-        out.varint(counts.len() as u64);
-        counts.iter().for_each(|count| out.varint(*count));
-        vector.encode(&mut out);
+        out.varint(self.position.0);
+        out.u64(self.clock.0);
+        out.u64((self.digest >> 64) as u64);
+        out.u64(self.digest as u64);
+        out.varint(self.counts.len() as u64);
+        self.counts.iter().for_each(|count| out.varint(*count));
+        self.vector.encode(&mut out);
         out
     }
 }
@@ -144,16 +169,23 @@ pub struct Engine<S: Store> {
     pub(crate) origin: Origin,
     pub(crate) vector: VersionVector,
     pub(crate) clock: HlcClock,
-    #[cfg(feature = "planted")]
     pub(crate) config: EngineConfig,
     /// Kept between transactions for its memory.
     pub(crate) touched: Touched,
+    /// What the rows that the tick has changed were before, in the order of the changes.
+    pub(crate) before: Vec<(RowKey, Row)>,
     log: Log,
+    /// The log position that the store's rows are the state of.
+    watermark: LogPosition,
+    /// Bytes of log beyond that, and beyond the generation that is being written.
+    behind: u64,
+    /// The position of the generation that is being written.
+    writing: Option<LogPosition>,
 }
 
 impl<S: Store> Engine<S> {
-    /// Opens a store: checks that vector and log agree, then writes and syncs a new incarnation, so that
-    /// no dot is ever given twice (law 3). Cost: reads the log through.
+    /// Opens a store: checks that vector and log agree, writes and syncs a new incarnation, so that no dot is
+    /// ever given twice (law 3), and applies what the log has beyond the rows. Cost: reads the log through.
     pub fn open(
         store: S,
         config: EngineConfig,
@@ -162,30 +194,36 @@ impl<S: Store> Engine<S> {
     ) -> Result<Engine<S>, OpenError> {
         let identity = load_identity(&store)?;
         let state = State::load(&store)?;
-        let (log, logged) = Log::open(&store, config.log_max_bytes)?;
         let state = match (identity, state) {
             (Some(_), Some(state)) => state,
-            (None, None) if log.position() == LogPosition(0) && is_blank(&store)? => State {
-                vector: VersionVector::new(),
-                position: LogPosition(0),
-                clock: Hlc(0),
-                digest: 0,
-                counts: Vec::new(),
-            },
-            _ => return Err(OpenError::Damaged("identity, state and log do not belong".into())),
+            (_, None) if is_blank(&store)? => State::default(),
+            _ => return Err(OpenError::Damaged("identity and rows do not belong".into())),
         };
-        if state.position != log.position() || state.vector != logged {
+        let mut opened = Log::open(&store, config.log_max_bytes, state.position)?;
+        if let Some(barrier) = opened.barrier {
+            // A state was about to be joined when the end came: it has not happened.
+            let mut batch = store.batch();
+            log::cut(&mut batch, barrier);
+            store.write(batch, true)?;
+            opened = Log::open(&store, config.log_max_bytes, state.position)?;
+        }
+        let log = opened.log;
+        if log.position() < state.position {
             return Err(OpenError::Damaged(format!(
                 "the rows are at log position {}, the log ends at {}",
                 state.position.0,
                 log.position().0
             )));
         }
-        // A clock that was set back must not stamp below what was stamped and lost.
-        let clock = match Hlc::at(now) > state.clock || state.clock == Hlc(0) {
-            true => state.clock,
-            false => Hlc::at(Millis(state.clock.millis().0 + LOST_STAMPS.0)),
-        };
+        if opened.vector.as_ref() != Some(&state.vector) {
+            return Err(OpenError::Damaged(format!(
+                "the log does not lead to the rows at its position {}",
+                state.position.0
+            )));
+        }
+        if identity.is_none() && log.position() > LogPosition(0) {
+            return Err(OpenError::Damaged("identity and log do not belong".into()));
+        }
         let origin = Origin {
             node: identity.map_or(fresh.node, |old| old.node),
             incarnation: identity.map_or(0, |old| old.incarnation) + 1,
@@ -194,10 +232,7 @@ impl<S: Store> Engine<S> {
         #[cfg(feature = "planted")]
         let origin = config.planted.reopened(identity, origin);
         let mut batch = store.batch();
-        batch.put(Family::System, keys::IDENTITY, &origin.to_bytes());
-        let record =
-            State::encode(state.position, clock, state.digest, &state.counts, &state.vector);
-        batch.put(Family::System, keys::STATE, record.as_slice());
+        batch.put(Family::Node, keys::IDENTITY, &origin.to_bytes());
         store.write(batch, true)?;
         let space = Space::open(
             store.clone(),
@@ -208,27 +243,62 @@ impl<S: Store> Engine<S> {
         )?;
         #[cfg(feature = "planted")]
         let space = space.breaking(config.planted);
-        Ok(Engine {
+        let mut engine = Engine {
             space,
             origin,
             vector: state.vector,
-            clock: HlcClock::resume(clock),
-            #[cfg(feature = "planted")]
+            clock: HlcClock::resume(state.clock),
             config,
             touched: Touched::default(),
+            before: Vec::new(),
             log,
+            watermark: state.position,
+            behind: 0,
+            writing: None,
             store,
-        })
+        };
+        engine.replay(now)?;
+        let last = engine.clock.last();
+        // A clock that was set back must not stamp below what was stamped and lost.
+        if Hlc::at(now) <= last && last != Hlc(0) {
+            engine.clock = HlcClock::resume(Hlc::at(Millis(last.millis().0 + LOST_STAMPS.0)));
+        }
+        Ok(engine)
+    }
+
+    /// Applies what the log has beyond the rows.
+    fn replay(&mut self, now: Millis) -> Result<(), OpenError> {
+        let log = self.log();
+        let mut after = self.watermark;
+        while after < self.log.position() {
+            let chunk = log.read(after, REPLAYED_BYTES, None)?;
+            let mut tick = self.tick(now);
+            for entry in &chunk.entries {
+                match entry {
+                    LogEntry::Commit(commit) => tick.replay(commit)?,
+                    // A joined state is in the rows before its barrier is in the log.
+                    LogEntry::Barrier(_) => {
+                        return Err(OpenError::Damaged("the rows lack a joined state".into()));
+                    }
+                }
+            }
+            tick.happened();
+            after = chunk.next;
+        }
+        Ok(())
     }
 
     /// Begins a tick at a wall-clock time.
     pub fn tick(&mut self, now: Millis) -> Tick<'_, S> {
-        let mark =
-            Before { space: self.space.mark(), vector: self.vector.clone(), clock: self.clock };
+        let mark = Mark {
+            vector: self.vector.clone(),
+            clock: self.clock,
+            next_deadline: self.space.next_deadline(),
+        };
         // Deadlines are judged by the later of wall clock and stamps: what was written after a deadline
         // was seen to pass cannot find it not passed.
         self.space.set_now(Hlc::at(now).max(self.clock.last()));
-        Tick { engine: self, now, before: Some(mark), entries: Vec::new(), failed: None }
+        Tick { engine: self, now, mark: Some(mark), entries: Vec::new(), failed: None }
     }
 
     /// Everything that was applied here.
@@ -296,8 +366,82 @@ impl<S: Store> Engine<S> {
         self.store.sync()
     }
 
-    /// Makes everything durable and lets go of the store.
-    pub fn close(self) -> Result<(), StoreError> {
+    /// Rows that the store does not have yet. They are in memory, and in the log.
+    pub fn unwritten(&self) -> usize {
+        self.space.unwritten()
+    }
+
+    /// Whether as much has gathered as should, so that the owner has to see to it that it is written. What
+    /// gathers meanwhile is for the owner to bound.
+    pub fn is_behind(&self) -> bool {
+        let log = GENERATION_LOG.min(self.config.log_max_bytes / 4);
+        let rows = GENERATION_ROWS.min(self.config.cache_bytes / 4 / BYTES_PER_ROW);
+        self.behind > log || self.space.unwritten() > rows
+    }
+
+    /// Takes everything that the store lacks, to be written on any thread. `None` if there is nothing, or
+    /// if the last one is still being written. Cost: encodes what has changed.
+    pub fn freeze(&mut self) -> Option<Generation> {
+        let position = self.log.position();
+        let nothing = self.space.unwritten() == 0 && position == self.watermark;
+        if self.writing.is_some() || self.space.is_torn() || nothing {
+            return None;
+        }
+        Some(self.generation(position))
+    }
+
+    /// Everything that the store lacks, with what it then is the state of.
+    fn generation(&mut self, position: LogPosition) -> Generation {
+        let mut run = Run::default();
+        self.space.freeze(&mut run);
+        let state = State {
+            vector: self.vector.clone(),
+            position,
+            clock: self.clock.last(),
+            digest: self.space.digest(),
+            counts: self.space.counts().to_vec(),
+        };
+        #[cfg(feature = "planted")]
+        self.config.planted.frozen(&mut run, state.encode().as_slice(), &self.store);
+        run.put(Family::System, keys::STATE, state.encode().as_slice());
+        self.writing = Some(position);
+        self.behind = 0;
+        Generation { run, position }
+    }
+
+    /// Takes note of what became of the generation that was taken last. What could not be written is part
+    /// of the next one; after `Unknown` the store may have it, and has to be opened again before anything
+    /// else is written.
+    pub fn written(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
+        self.thaw(generation, result);
+        self.space.settle();
+    }
+
+    fn thaw(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
+        self.space.thaw(result.is_ok());
+        self.writing = None;
+        if result.is_ok() {
+            self.watermark = generation.position;
+        }
+    }
+
+    /// Writes everything that the store lacks. No generation may be in the making.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        let Some(mut generation) = self.freeze() else { return Ok(()) };
+        let result = generation.write(&self.store);
+        self.written(&generation, &result);
+        result
+    }
+
+    /// The whole state as it is now, to be read on any thread. No generation may be in the making.
+    pub fn snapshot(&mut self) -> Result<S::Snapshot, StoreError> {
+        self.flush()?;
+        Ok(self.store.snapshot())
+    }
+
+    /// Makes everything durable and lets go of the store. No generation may be in the making.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.flush()?;
         self.store.sync()
     }
 
@@ -321,7 +465,7 @@ fn is_blank<R: Read>(store: &R) -> Result<bool, StoreError> {
 }
 
 fn load_identity<R: Read>(store: &R) -> Result<Option<Origin>, StoreError> {
-    match store.get(Family::System, keys::IDENTITY)? {
+    match store.get(Family::Node, keys::IDENTITY)? {
         None => Ok(None),
         Some(bytes) => match <&[u8; Origin::LEN]>::try_from(&bytes[..]) {
             Ok(bytes) => Ok(Some(Origin::from_bytes(bytes))),
@@ -330,18 +474,18 @@ fn load_identity<R: Read>(store: &R) -> Result<Option<Origin>, StoreError> {
     }
 }
 
-/// What a failed tick goes back to.
-struct Before {
-    space: Mark,
+/// What a failed tick goes back to, beside the rows.
+struct Mark {
     vector: VersionVector,
     clock: HlcClock,
+    next_deadline: Option<Millis>,
 }
 
 /// One step of a node. Dropped without [`seal`](Tick::seal), it has not happened.
 pub struct Tick<'e, S: Store> {
     pub(crate) engine: &'e mut Engine<S>,
     pub(crate) now: Millis,
-    before: Option<Before>,
+    mark: Option<Mark>,
     pub(crate) entries: Vec<LogEntry>,
     /// A store that failed in the middle: rows may be half changed, so the tick cannot be sealed.
     pub(crate) failed: Option<StoreError>,
@@ -351,6 +495,11 @@ impl<S: Store> Tick<'_, S> {
     /// Begins a command, transaction or script.
     pub fn txn(&mut self) -> Txn<'_, S> {
         Txn::new(self.engine, self.now, &mut self.entries, &mut self.failed)
+    }
+
+    /// As [`Engine::written`].
+    pub fn written(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
+        self.engine.thaw(generation, result);
     }
 
     /// The engine, to read from.
@@ -369,13 +518,32 @@ impl<S: Store> Tick<'_, S> {
         }
         let commit = Commit::decode(encoded)?;
         commit.validate()?;
-        self.guard(|tick| tick.apply_effects(&commit))?;
-        #[cfg(feature = "planted")]
-        let commit = Commit { hlc: self.engine.config.planted.stamp(commit.hlc), ..commit };
-        self.engine.clock.observe(commit.hlc);
-        self.engine.vector.advance(commit.origin, commit.last());
+        self.apply_commit(commit)?;
         self.entries.push(LogEntry::Commit(encoded.clone()));
         Ok(true)
+    }
+
+    fn apply_commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        let (origin, last, hlc) = (commit.origin, commit.last(), commit.hlc);
+        self.guard(|tick| tick.apply_effects(commit))?;
+        #[cfg(feature = "planted")]
+        let hlc = self.engine.config.planted.stamp(hlc);
+        self.engine.clock.observe(hlc);
+        self.engine.vector.advance(origin, last);
+        Ok(())
+    }
+
+    /// Applies a commit that is in the log already.
+    fn replay(&mut self, encoded: &EncodedCommit) -> Result<(), StoreError> {
+        let commit = Commit::decode(encoded);
+        self.apply_commit(commit.map_err(|error| StoreError::corrupt("log row", error))?)
+    }
+
+    /// There is no going back any more.
+    fn happened(mut self) {
+        self.mark = None;
+        self.engine.before.clear();
+        self.engine.space.settle();
     }
 
     /// Remembers a failure of the store, so that the tick cannot be sealed with half a change.
@@ -389,55 +557,63 @@ impl<S: Store> Tick<'_, S> {
         step(self).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    fn apply_effects(&mut self, commit: &Commit) -> Result<(), StoreError> {
+    fn apply_effects(&mut self, commit: Commit) -> Result<(), StoreError> {
+        let hlc = commit.hlc;
+        let dots: Vec<Dot> = (0..commit.effects.len()).map(|index| commit.dot(index)).collect();
         // Clears first: their context lies before the commit, so they never touch its own rows.
-        for (index, effect) in commit.effects.iter().enumerate() {
+        for (effect, dot) in commit.effects.iter().zip(&dots) {
             if let Effect::Clear(clear) = effect {
-                self.apply_clear(clear, commit.dot(index))?;
+                self.apply_clear(clear, *dot)?;
             }
         }
-        for (index, effect) in commit.effects.iter().enumerate() {
+        for (effect, dot) in commit.effects.into_iter().zip(dots) {
             if let Effect::Row(effect) = effect {
                 let mut row = self.engine.space.row(&effect.row)?.clone();
                 #[cfg(feature = "planted")]
                 let old = row.clone();
-                row.apply(effect, commit.dot(index), commit.hlc);
+                row.apply(&effect, dot, hlc);
                 #[cfg(feature = "planted")]
-                self.engine.config.planted.applied(&old, &mut row, effect, commit.dot(index));
-                self.engine.space.replace(&effect.row, row)?;
+                self.engine.config.planted.applied(&old, &mut row, &effect, dot);
+                self.replace(effect.row, row)?;
             }
         }
         Ok(())
     }
 
+    /// Replaces a row, and remembers what was there.
+    fn replace(&mut self, name: RowKey, row: Row) -> Result<(), StoreError> {
+        let old = self.engine.space.replace(&name, row)?;
+        self.engine.before.push((name, old));
+        Ok(())
+    }
+
     fn apply_clear(&mut self, clear: &Clear, dot: Dot) -> Result<(), StoreError> {
-        let space = &mut self.engine.space;
         #[cfg(feature = "planted")]
-        let planted = space.planted;
-        for name in space.rows_in(&clear.scope)? {
-            let old = space.row(&name)?;
+        let planted = self.engine.config.planted;
+        for name in self.engine.space.rows_in(&clear.scope)? {
+            let old = self.engine.space.row(&name)?;
             let mut row = old.clone();
             row.clear(&clear.context, &dot.origin);
             #[cfg(feature = "planted")]
             planted.cleared(&mut row, &clear.context, dot);
             if row != *old {
-                space.replace(&name, row)?;
+                self.replace(name, row)?;
             }
         }
         for (name, reset) in &clear.resets {
             #[cfg(feature = "planted")]
-            if space.planted == crate::planted::Planted::ClearContextOnly {
+            if planted == crate::planted::Planted::ClearContextOnly {
                 break;
             }
-            let mut row = space.row(name)?.clone();
+            let mut row = self.engine.space.row(name)?.clone();
             row.apply_reset(reset, dot);
-            space.replace(name, row)?;
+            self.replace(name.clone(), row)?;
         }
         Ok(())
     }
 
-    /// Joins a peer's whole state in one step (MODEL M6), and leaves a barrier in the log. Cost: both
-    /// states.
+    /// Joins a peer's whole state in one step (MODEL M6), and leaves a barrier in the log. The tick is then
+    /// sealed with all rows; no generation may be in the making. Cost: both states.
     pub fn join(&mut self, staged: &Staged) -> Result<(), StoreError> {
         self.guard(|tick| tick.join_rows(staged))?;
         self.engine.vector.join(&staged.vector);
@@ -446,11 +622,9 @@ impl<S: Store> Tick<'_, S> {
     }
 
     fn join_rows(&mut self, staged: &Staged) -> Result<(), StoreError> {
-        let Engine { space, vector, clock, .. } = &mut *self.engine;
+        let Engine { space, clock, .. } = &mut *self.engine;
         clock.observe(staged.clock);
         let nothing = Row::default();
-        #[cfg(feature = "planted")]
-        let planted = space.planted;
         let mut names = Vec::new();
         for db in space.databases()? {
             names.extend(space.rows_in(&Scope::Db(db))?);
@@ -458,12 +632,15 @@ impl<S: Store> Tick<'_, S> {
         names.retain(|name| !staged.rows.contains_key(name));
         let absent = names.iter().map(|name| (name, &nothing));
         for (name, theirs) in staged.rows.iter().chain(absent) {
+            #[cfg(feature = "planted")]
+            let planted = self.engine.config.planted;
+            let Engine { space, vector, .. } = &mut *self.engine;
             let mine = space.row(name)?;
             let joined = mine.join(vector, theirs, &staged.vector);
             #[cfg(feature = "planted")]
             let joined = planted.joined(mine, theirs, joined);
             if joined != *mine {
-                space.replace(name, joined)?;
+                self.replace(name.clone(), joined)?;
             }
         }
         Ok(())
@@ -503,60 +680,77 @@ impl<S: Store> Tick<'_, S> {
         self.engine.space.take_changed()
     }
 
-    /// Writes the tick: one batch, durable if `sync`. `None` if nothing became visible to peers. On an
-    /// error nothing of the tick has happened, in memory as in the store; after `Unknown` the store may
-    /// hold the tick all the same, and has to be opened again before anything else is written.
+    /// Writes the tick to the log, durable if `sync`. `None` if nothing became visible to peers. On an error
+    /// nothing of the tick has happened, in memory as in the store; after `Unknown` the store may hold the
+    /// tick all the same, and has to be opened again before anything else is written.
     pub fn seal(mut self, sync: bool) -> Result<Option<Sealed>, StoreError> {
         if let Some(error) = self.failed.take() {
-            return Err(error);
+            return Err(if self.engine.space.is_torn() { torn(&error) } else { error });
         }
         let entries = std::mem::take(&mut self.entries);
-        let Engine { store, space, vector, clock, log, .. } = &mut *self.engine;
-        if entries.is_empty() && !space.is_dirty() {
-            self.before = None;
-            space.settle();
+        if entries.is_empty() {
+            self.happened();
             return Ok(None);
         }
+        let position = LogPosition(self.engine.log.position().0 + entries.len() as u64);
+        let joined = entries.iter().any(|entry| matches!(entry, LogEntry::Barrier(_)));
+        let Engine { store, log, watermark, .. } = &mut *self.engine;
         let mut batch = store.batch();
-        space.write_to(&mut batch);
-        #[cfg(feature = "planted")]
-        let rows = space.planted.apart(&mut batch, store.batch());
-        let position = LogPosition(log.position().0 + entries.len() as u64);
-        let mut row_bytes = 0;
-        if !entries.is_empty() {
-            let row = log::encode_row(&entries);
-            row_bytes = row.len();
-            batch.put(Family::Log, &keys::log(position), row.as_slice());
+        let row = log::encode_row(&entries);
+        batch.put(Family::Log, &keys::log(position), row.as_slice());
+        let floor = if joined { None } else { log.trim(&mut batch, *watermark) };
+        store.write(batch, sync || joined)?;
+        if joined {
+            self.write_joined(position)?;
         }
-        let floor = log.trim(&mut batch);
-        let state = State::encode(position, clock.last(), space.digest(), space.counts(), vector);
-        batch.put(Family::System, keys::STATE, state.as_slice());
-        store.write(batch, sync)?;
-        #[cfg(feature = "planted")]
-        rows.map_or(Ok(()), |rows| store.write(rows, false))?;
-        self.before = None;
-        space.settle();
+        let log = &mut self.engine.log;
         if let Some(floor) = floor {
             log.trimmed(floor);
         }
-        if entries.is_empty() {
-            return Ok(None);
-        }
+        let row_bytes = row.as_slice().len();
+        let Engine { log, vector, behind, .. } = &mut *self.engine;
         log.appended(&entries, row_bytes, vector);
-        Ok(Some(Sealed { position, vector: vector.clone(), entries }))
+        *behind += row_bytes as u64;
+        let vector = vector.clone();
+        self.happened();
+        Ok(Some(Sealed { position, vector, entries }))
     }
+
+    /// Writes all rows behind the barrier of a joined state, which the log does not have. If they cannot be
+    /// written, the barrier goes; a start that finds it without them takes it for not written.
+    fn write_joined(&mut self, position: LogPosition) -> Result<(), StoreError> {
+        if self.engine.writing.is_some() {
+            return Err(StoreError::Unknown("rows were being written beside a join".into()));
+        }
+        let mut generation = self.engine.generation(position);
+        let result = generation.write(&self.engine.store);
+        self.engine.thaw(&generation, &result);
+        let Err(error) = result else { return Ok(()) };
+        let mut batch = self.engine.store.batch();
+        log::cut(&mut batch, position);
+        match self.engine.store.write(batch, true) {
+            Ok(()) => Err(error),
+            Err(why) => Err(StoreError::Unknown(format!("{error}; {why}"))),
+        }
+    }
+}
+
+/// What is derived from the rows may not fit them any more: only a start puts that right.
+fn torn(error: &StoreError) -> StoreError {
+    StoreError::Unknown(format!("a change has failed in the middle: {error}"))
 }
 
 impl<S: Store> Drop for Tick<'_, S> {
     fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
+        if let Some(mark) = self.mark.take() {
             #[cfg(feature = "planted")]
-            let vector = self.engine.config.planted.undone(before.vector, &self.engine.vector);
+            let vector = self.engine.config.planted.undone(mark.vector, &self.engine.vector);
             #[cfg(feature = "planted")]
-            let before = Before { vector, ..before };
-            self.engine.vector = before.vector;
-            self.engine.clock = before.clock;
-            self.engine.space.revert(before.space);
+            let mark = Mark { vector, ..mark };
+            let Engine { vector, clock, space, before, .. } = &mut *self.engine;
+            *vector = mark.vector;
+            *clock = mark.clock;
+            space.undo(before.drain(..), mark.next_deadline);
         }
     }
 }

@@ -44,7 +44,7 @@ mod transfer;
 mod txn;
 mod verify;
 
-pub use engine::{Engine, EngineConfig, Fresh, OpenError, Refused, Sealed, Tick};
+pub use engine::{Engine, EngineConfig, Fresh, Generation, OpenError, Refused, Sealed, Tick};
 pub use log::{Grafted, LogChunk, LogReader};
 pub use transfer::{Staged, StateReader};
 pub use txn::{

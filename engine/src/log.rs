@@ -77,10 +77,27 @@ fn decode_row(bytes: &[u8]) -> Result<Vec<LogEntry>, CodecError> {
     Ok(entries)
 }
 
+/// A log that was read through.
+pub(crate) struct Opened {
+    pub(crate) log: Log,
+    /// What it leads to at the position that was asked for, if that is in it.
+    pub(crate) vector: Option<VersionVector>,
+    /// The row beyond that position that holds a barrier, if there is one.
+    pub(crate) barrier: Option<LogPosition>,
+}
+
+/// Adds to the batch what removes a row, and all that may lie behind it.
+pub(crate) fn cut<B: Batch>(batch: &mut B, row: LogPosition) {
+    batch.delete_range(Family::Log, &keys::log(row), &keys::log(LogPosition(u64::MAX)));
+}
+
 impl Log {
-    /// Reads the log through once. Returns it and the vector that it leads to, which has to be the one
-    /// that lies with the rows.
-    pub(crate) fn open<R: Read>(store: &R, limit: u64) -> Result<(Log, VersionVector), StoreError> {
+    /// Reads the log through once. Returns it and the vector that it leads to at `at`.
+    pub(crate) fn open<R: Read>(
+        store: &R,
+        limit: u64,
+        at: LogPosition,
+    ) -> Result<Opened, StoreError> {
         let (floor, mut vector) = read_floor(store)?;
         let mut log = Log {
             position: floor,
@@ -89,15 +106,22 @@ impl Log {
             index: SharedIndex::default(),
             marked: BTreeMap::new(),
         };
-        let mut failed = None;
+        let mut found = (floor == at).then(|| vector.clone());
+        let (mut barrier, mut failed) = (None, None);
         store.scan(Family::Log, &keys::log(floor.next()), &[], &mut |key, value| {
             let entries = decode_row(value).map_err(|error| StoreError::corrupt("log row", error));
             match (keys::split_log(key), entries) {
                 (Some(last), Ok(entries)) if last.0 == log.position.0 + entries.len() as u64 => {
                     for entry in &entries {
+                        if last > at && matches!(entry, LogEntry::Barrier(_)) {
+                            barrier.get_or_insert(last);
+                        }
                         entry.advance(&mut vector);
                     }
                     log.appended(&entries, value.len(), &vector);
+                    if last == at {
+                        found = Some(vector.clone());
+                    }
                     ControlFlow::Continue(())
                 }
                 (_, entries) => {
@@ -109,7 +133,7 @@ impl Log {
         })?;
         match failed {
             Some(error) => Err(error),
-            None => Ok((log, vector)),
+            None => Ok(Opened { log, vector: found, barrier }),
         }
     }
 
@@ -154,13 +178,17 @@ impl Log {
     }
 
     /// If the log is over its limit, adds to the batch what trims it, and returns the new floor for
-    /// [`trimmed`](Log::trimmed). The last bucket always stays.
-    pub(crate) fn trim<B: Batch>(&self, batch: &mut B) -> Option<LogPosition> {
+    /// [`trimmed`](Log::trimmed). The last bucket always stays, and what the store's rows lack.
+    pub(crate) fn trim<B: Batch>(
+        &self,
+        batch: &mut B,
+        watermark: LogPosition,
+    ) -> Option<LogPosition> {
         let mut left = self.bytes;
         let mut floor = None;
         let index = lock(&self.index);
         for bucket in index.buckets.iter().take(index.buckets.len().saturating_sub(1)) {
-            if left <= self.limit {
+            if left <= self.limit || bucket.last > watermark {
                 break;
             }
             left -= bucket.bytes;
@@ -170,7 +198,7 @@ impl Log {
         let mut record = Writer::with_format(FORMAT);
         record.varint(floor.last.0);
         floor.vector.encode(&mut record);
-        batch.put(Family::System, keys::FLOOR, record.as_slice());
+        batch.put(Family::Node, keys::FLOOR, record.as_slice());
         batch.delete_range(Family::Log, &keys::log(LogPosition(0)), &keys::log(floor.last.next()));
         Some(floor.last)
     }
@@ -191,7 +219,7 @@ impl Log {
 }
 
 fn read_floor<R: Read>(store: &R) -> Result<(LogPosition, VersionVector), StoreError> {
-    let Some(record) = store.get(Family::System, keys::FLOOR)? else {
+    let Some(record) = store.get(Family::Node, keys::FLOOR)? else {
         return Ok(Default::default());
     };
     let decode = || {

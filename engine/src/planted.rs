@@ -6,6 +6,7 @@
 use crate::causal::{Dot, Hlc, Origin, VersionVector};
 use crate::commit::{Commit, EncodedCommit, LogEntry, RowEffect};
 use crate::row::{CounterEntry, Row, Sibling};
+use crate::store::{Family, Run, Store, keys};
 
 /// Which rule is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +34,10 @@ pub enum Planted {
     ArrivalOrderWins,
     /// M6: a joined state adds what this node has removed, and removes nothing.
     TransferResurrects,
-    /// Law 2: log and vector are written before the rows, in a batch of their own.
+    /// Law 2: the vector of a generation is written before its rows.
     VectorWithoutRows,
+    /// Design 5: a generation is written in two parts, the second with the watermark.
+    GenerationInParts,
     /// M9: views take a change per dot and not per element.
     ViewPerDot,
     /// M7: every node removes what is due by its own clock, newer writes too.
@@ -49,7 +52,7 @@ pub enum Planted {
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 16] = [
+    pub const ALL: [Planted; 17] = [
         Planted::IncarnationReused,
         Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
@@ -61,6 +64,7 @@ impl Planted {
         Planted::ArrivalOrderWins,
         Planted::TransferResurrects,
         Planted::VectorWithoutRows,
+        Planted::GenerationInParts,
         Planted::ViewPerDot,
         Planted::ExpiryByLocalClock,
         Planted::MultiSplit,
@@ -125,9 +129,19 @@ impl Planted {
         row
     }
 
-    /// Takes the rows of a tick out of its batch.
-    pub(crate) fn apart<B>(self, batch: &mut B, empty: B) -> Option<B> {
-        (self == Planted::VectorWithoutRows).then(|| std::mem::replace(batch, empty))
+    /// Before a generation is written: its state record, or half of its rows, goes first.
+    pub(crate) fn frozen<S: Store>(self, run: &mut Run, state: &[u8], store: &S) {
+        let mut first = Run::default();
+        match self {
+            Planted::VectorWithoutRows => first.put(Family::System, keys::STATE, state),
+            Planted::GenerationInParts => {
+                let rest = run.split_off(run.len() / 2);
+                first = std::mem::replace(run, rest);
+            }
+            _ => return,
+        }
+        // A failing disk is not what this is about.
+        let _ = store.write_run(first);
     }
 
     /// What views are told of a changed member.

@@ -5,8 +5,8 @@
 //! deadlines, the views and the list of changed keys follow in the same step. So nothing can be derived
 //! twice or forgotten, and putting a row back undoes all of it.
 //!
-//! Changes are made in the cache and listed; [`Space::write_to`] puts the tick's into its batch, and
-//! [`Space::revert`] makes them not have happened.
+//! Changes are made in the caches, where they are pinned until they have reached the store: all that has
+//! changed since the last time goes there as one *generation* ([`Space::freeze`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
 use crate::row::{Origins, Row};
-use crate::store::{Batch, Family, Read, Store, StoreError, keys};
+use crate::store::{Family, Read, Run, Store, StoreError, keys};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -36,17 +36,23 @@ pub(crate) struct Space<S: Store> {
     rows: Cache<Row>,
     derived: Cache<u64>,
     bindings: BTreeMap<Target, Row>,
-    /// The bindings as they were before the tick, once it has changed any.
-    bindings_before: Option<BTreeMap<Target, Row>>,
     graph: Graph,
     origins: Origins,
+    /// How many of them the store has, and will have once the frozen generation is written.
     origins_stored: usize,
+    origins_frozen: usize,
     /// Sum of the hashes of all rows, modulo 2^128: order does not matter, and it can be kept.
     digest: u128,
     /// Visible keys per db.
     counts: Vec<u64>,
-    /// Changes of the tick in `system`: deadlines and bindings.
-    system: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What `system` does not have yet: deadlines and bindings.
+    system: BTreeMap<Vec<u8>, Unwritten>,
+    /// The generation that changes belong to now.
+    generation: u64,
+    /// Deadlines that the tick has taken off the list.
+    taken: Vec<Vec<u8>>,
+    /// A change has failed in the middle: what is derived from the rows may not fit them any more.
+    torn: bool,
     /// The earliest deadline that has not been processed.
     next_deadline: Option<Millis>,
     /// What deadlines are judged by: a key whose deadline ended before this is hidden.
@@ -62,12 +68,10 @@ pub(crate) struct Space<S: Store> {
     pub(crate) planted: crate::planted::Planted,
 }
 
-/// What a failed tick goes back to, beside the rows.
-pub(crate) struct Mark {
-    digest: u128,
-    counts: Vec<u64>,
-    next_deadline: Option<Millis>,
-    origins: usize,
+/// A change of `system`: the row, or `None` for its removal.
+struct Unwritten {
+    generation: u64,
+    row: Option<Vec<u8>>,
 }
 
 fn corrupt<T>(what: &str) -> Outcome<T> {
@@ -88,13 +92,16 @@ impl<S: Store> Space<S> {
             rows: Cache::new(seed),
             derived: Cache::new(seed),
             bindings: BTreeMap::new(),
-            bindings_before: None,
             graph: Graph::default(),
             origins: load_origins(&store)?,
             origins_stored: 0,
+            origins_frozen: 0,
             digest,
             counts,
             system: BTreeMap::new(),
+            generation: 1,
+            taken: Vec::new(),
+            torn: false,
             next_deadline: None,
             now: Hlc(0),
             changed: None,
@@ -357,6 +364,12 @@ impl<S: Store> Space<S> {
             return self.replace_binding(row, new);
         }
         let place = self.header(row.db, &row.key)?;
+        // Read before anything is changed: what cannot be read is left as it is.
+        let element = match row.slot.record().single {
+            true => None,
+            false => Some(self.row_place(row, self.stored(place, row.slot))?),
+        };
+        self.torn = true;
         self.headers.pin(place);
         let before = self.headers[place].visible();
         let hash = self.hash(row, &new);
@@ -374,7 +387,10 @@ impl<S: Store> Space<S> {
                 header.prune();
                 old
             }
-            _ => self.replace_element(row, place, new, &mut flips)?,
+            _ => match element {
+                Some(element) => self.replace_element(row, place, element, new, &mut flips),
+                None => return corrupt("row"),
+            },
         };
         self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
         // Whoever watches the key is told of what clients can see: a member added again is no change.
@@ -389,6 +405,7 @@ impl<S: Store> Space<S> {
             self.note_change(row.db, &row.key);
         }
         self.follow(row.db, &row.key, place, before, flips)?;
+        self.torn = false;
         Ok(old)
     }
 
@@ -402,11 +419,10 @@ impl<S: Store> Space<S> {
         &mut self,
         row: &RowKey,
         header: Place,
+        place: Place,
         new: Row,
         flips: &mut Vec<Flip>,
-    ) -> Outcome<Row> {
-        let stored = self.stored(header, row.slot);
-        let place = self.row_place(row, stored)?;
+    ) -> Row {
         self.rows.pin(place);
         let old = std::mem::replace(&mut self.rows[place], new);
         let new = &self.rows[place];
@@ -424,7 +440,7 @@ impl<S: Store> Space<S> {
         if let (Slot::Set, Some(weight)) = (row.slot, self.planted.per_dot(&old, new)) {
             *flips = vec![(row.subkey.clone(), weight)];
         }
-        Ok(old)
+        old
     }
 
     fn replace_deadline(
@@ -435,11 +451,11 @@ impl<S: Store> Space<S> {
         flips: &mut Vec<Flip>,
     ) -> Outcome<Row> {
         if let Some(time) = self.headers[place].expires() {
-            self.system.insert(keys::deadline(time, row.db, &row.key), None);
+            self.note(keys::deadline(time, row.db, &row.key), None);
         }
         let old = self.headers[place].set_deadline(new);
         if let Some(time) = self.headers[place].expires() {
-            self.system.insert(keys::deadline(time, row.db, &row.key), Some(Vec::new()));
+            self.note(keys::deadline(time, row.db, &row.key), Some(Vec::new()));
             self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
         }
         self.set_hidden(row.db, &row.key, place, flips)?;
@@ -463,7 +479,7 @@ impl<S: Store> Space<S> {
             && let Some(time) = self.headers[place].expires()
         {
             // Shown again (a restart with an earlier clock), so it has to pass again.
-            self.system.insert(keys::deadline(time, db, key), Some(Vec::new()));
+            self.note(keys::deadline(time, db, key), Some(Vec::new()));
             self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
         }
         let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
@@ -487,12 +503,14 @@ impl<S: Store> Space<S> {
         let place = self.header(db, key)?;
         self.now = self.now.max(now);
         if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
+            self.torn = true;
             self.headers.pin(place);
             let before = self.headers[place].visible();
             let mut flips = Vec::new();
             self.set_hidden(db, key, place, &mut flips)?;
             self.note_change(db, key);
             self.follow(db, key, place, before, flips)?;
+            self.torn = false;
         }
         Ok(place)
     }
@@ -623,12 +641,12 @@ impl<S: Store> Space<S> {
     }
 
     fn replace_binding(&mut self, row: &RowKey, new: Row) -> Outcome<Row> {
+        self.torn = true;
         let hash = self.hash(row, &new);
         let mut stored = Writer::new();
         encode_row(&new, &mut stored, &mut self.origins);
         let value = (!new.is_empty()).then(|| stored.into_vec());
-        self.system.insert(keys::binding(row.db, &row.key), value);
-        self.bindings_before.get_or_insert_with(|| self.bindings.clone());
+        self.note(keys::binding(row.db, &row.key), value);
         let target = (row.db, row.key.clone());
         let old = if new.is_empty() {
             self.bindings.remove(&target)
@@ -638,7 +656,12 @@ impl<S: Store> Space<S> {
         let old = old.unwrap_or_default();
         self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
         self.rebind()?;
+        self.torn = false;
         Ok(old)
+    }
+
+    fn note(&mut self, key: Vec<u8>, row: Option<Vec<u8>>) {
+        self.system.insert(key, Unwritten { generation: self.generation, row });
     }
 
     /// Makes the graph that the binding rows now define, and computes anew what that changes.
@@ -732,7 +755,8 @@ impl<S: Store> Space<S> {
         })?;
         let mut targets = Vec::with_capacity(due.len());
         for (key, target) in due {
-            self.system.insert(key, None);
+            self.note(key.clone(), None);
+            self.taken.push(key);
             targets.push(target);
         }
         self.find_next_deadline()?;
@@ -760,19 +784,19 @@ impl<S: Store> Space<S> {
             flow
         };
         self.store.scan(Family::System, &from, &to, &mut |key, _| {
-            while let Some((ours, value)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
-                if value.is_some() {
+            while let Some((ours, change)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
+                if change.row.is_some() {
                     pass(ours)?;
                 }
             }
             match pending.next_if(|(ours, _)| ours.as_slice() == key) {
-                Some((_, None)) => ControlFlow::Continue(()),
+                Some((_, Unwritten { row: None, .. })) => ControlFlow::Continue(()),
                 _ => pass(key),
             }
         })?;
         if !stopped {
-            for (ours, value) in pending {
-                if value.is_some() && visit(ours).is_break() {
+            for (ours, change) in pending {
+                if change.row.is_some() && visit(ours).is_break() {
                     break;
                 }
             }
@@ -792,21 +816,22 @@ impl<S: Store> Space<S> {
 
     // ---- ticks ---------------------------------------------------------------------------------------
 
-    pub(crate) fn mark(&self) -> Mark {
-        Mark {
-            digest: self.digest,
-            counts: self.counts.clone(),
-            next_deadline: self.next_deadline,
-            origins: self.origins_stored,
-        }
+    /// Rows that the store does not have.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.headers.unwritten()
+            + self.rows.unwritten()
+            + self.derived.unwritten()
+            + self.system.len()
     }
 
-    /// Whether the tick has changed anything that is to be written.
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.headers.is_dirty()
-            || self.rows.is_dirty()
-            || self.derived.is_dirty()
-            || !self.system.is_empty()
+    /// Whether a change has failed in the middle, so that nothing may be written any more.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Something has failed that leaves a change without its consequences.
+    pub(crate) fn tear(&mut self) {
+        self.torn = true;
     }
 
     /// The dbs that have a record of any key, or a binding.
@@ -836,55 +861,72 @@ impl<S: Store> Space<S> {
         self.now = self.now.max(now);
     }
 
-    /// Puts the changes of the tick into its batch.
-    pub(crate) fn write_to(&mut self, batch: &mut S::Batch) {
+    /// Closes the generation: puts all that the store does not have into a run. Until that is written, or
+    /// has failed, no other may be closed. Cost: what has changed.
+    pub(crate) fn freeze(&mut self, run: &mut Run) {
         let Space { headers, rows, derived, origins, format, .. } = self;
-        put_dirty(batch, Family::Keys, headers, origins, format);
-        put_dirty(batch, Family::Data, rows, origins, format);
-        put_dirty(batch, Family::Derived, derived, origins, format);
-        for (key, value) in &self.system {
-            match value {
-                Some(value) => batch.put(Family::System, key, value),
-                None => batch.delete(Family::System, key),
+        put_unwritten(run, Family::Keys, headers, origins, format);
+        put_unwritten(run, Family::Data, rows, origins, format);
+        put_unwritten(run, Family::Derived, derived, origins, format);
+        for (key, Unwritten { row, .. }) in &self.system {
+            match row {
+                Some(row) => run.put(Family::System, key, row),
+                None => run.delete(Family::System, key),
             }
         }
         for (index, origin) in self.origins.list().iter().enumerate().skip(self.origins_stored) {
-            batch.put(Family::System, &keys::origin(index), &origin.to_bytes());
+            run.put(Family::System, &keys::origin(index), &origin.to_bytes());
+        }
+        self.origins_frozen = self.origins.list().len();
+        self.generation += 1;
+    }
+
+    /// The closed generation is in the store, or could not be written.
+    pub(crate) fn thaw(&mut self, written: bool) {
+        self.headers.thaw(written);
+        self.rows.thaw(written);
+        self.derived.thaw(written);
+        if written {
+            self.origins_stored = self.origins_frozen;
+            self.system.retain(|_, change| change.generation == self.generation);
         }
     }
 
-    /// The batch is written.
+    /// The tick has happened.
     pub(crate) fn settle(&mut self) {
         self.recent = None;
+        self.taken.clear();
         // Half of the budget for records, the rest for rows; what one does not use the other may.
         let half = self.limit / 2;
-        self.headers.settle(self.limit - (self.rows.bytes() + self.derived.bytes()).min(half));
-        self.rows.settle(self.limit - (self.headers.bytes() + self.derived.bytes()).min(half));
+        self.headers.evict(self.limit - (self.rows.bytes() + self.derived.bytes()).min(half));
+        self.rows.evict(self.limit - (self.headers.bytes() + self.derived.bytes()).min(half));
         let left = self.limit.saturating_sub(self.headers.bytes() + self.rows.bytes());
-        self.derived.settle(left.max(self.limit / 8));
-        self.system.clear();
-        self.bindings_before = None;
-        self.origins_stored = self.origins.list().len();
+        self.derived.evict(left.max(self.limit / 8));
     }
 
-    /// The tick has not happened: what it touched is read again when it is needed.
-    pub(crate) fn revert(&mut self, mark: Mark) {
+    /// The tick has not happened: rows go back to what they were, the latest change first, and everything
+    /// that follows from them. What time alone has hidden stays so.
+    pub(crate) fn undo(
+        &mut self,
+        before: impl DoubleEndedIterator<Item = (RowKey, Row)>,
+        next_deadline: Option<Millis>,
+    ) {
+        if self.torn {
+            return;
+        }
+        for (row, old) in before.rev() {
+            if self.replace(&row, old).is_err() {
+                self.torn = true;
+                return;
+            }
+        }
+        for key in std::mem::take(&mut self.taken) {
+            self.note(key, Some(Vec::new()));
+        }
+        self.next_deadline = next_deadline;
         self.recent = None;
-        self.headers.revert();
-        self.rows.revert();
-        self.derived.revert();
-        self.system.clear();
-        self.digest = mark.digest;
-        self.counts = mark.counts;
-        self.next_deadline = mark.next_deadline;
-        self.origins.truncate(mark.origins);
-        self.origins_stored = mark.origins;
         if let Some(changed) = &mut self.changed {
             changed.clear();
-        }
-        if let Some(before) = self.bindings_before.take() {
-            self.bindings = before;
-            self.graph = Graph::build(&self.bindings);
         }
     }
 }
@@ -975,25 +1017,25 @@ impl Stored for u64 {
     }
 }
 
-fn put_dirty<B: Batch, V: Stored + crate::cache::Weigh>(
-    batch: &mut B,
+fn put_unwritten<V: Stored + crate::cache::Weigh>(
+    run: &mut Run,
     family: Family,
     cache: &mut Cache<V>,
     origins: &mut Origins,
     scratch: &mut Writer,
 ) {
-    for (key, value) in cache.dirty() {
+    cache.freeze(|key, value| {
         scratch.clear();
         if value.save(scratch, origins) {
-            batch.put(family, key, scratch.as_slice());
+            run.put(family, key, scratch.as_slice());
         } else {
-            batch.delete(family, key);
+            run.delete(family, key);
         }
-    }
+    });
 }
 
-/// Visits `from <= key < to` of a family as the open tick sees it: the store's rows, and in their place
-/// or between them those that the tick has changed.
+/// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
+/// does not have yet.
 fn merged<S: Store, V: Stored + crate::cache::Weigh>(
     store: &S,
     family: Family,
@@ -1003,8 +1045,8 @@ fn merged<S: Store, V: Stored + crate::cache::Weigh>(
     origins: &Origins,
     mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
 ) -> Outcome<()> {
-    let dirty = cache.dirty_range(from, to);
-    let mut ours = dirty.iter().peekable();
+    let unwritten = cache.unwritten_range(from, to);
+    let mut ours = unwritten.iter().peekable();
     let mut failed = None;
     let mut stopped = false;
     store.scan(family, from, to, &mut |key, bytes| {

@@ -202,7 +202,7 @@ impl Staged {
 mod tests {
     use super::*;
     use crate::causal::{Millis, NodeId};
-    use crate::store::{MemStore, Store};
+    use crate::store::MemStore;
     use crate::{Engine, EngineConfig, Fresh};
 
     fn chunks(members: usize) -> Vec<Bytes> {
@@ -216,7 +216,7 @@ mod tests {
         txn.set_add(0, b"s", &members).unwrap();
         txn.commit();
         tick.seal(false).unwrap();
-        let mut reader = StateReader::new(store.snapshot()).unwrap();
+        let mut reader = StateReader::new(engine.snapshot().unwrap()).unwrap();
         let mut chunks = Vec::new();
         loop {
             let (chunk, last) = reader.next_chunk(100).unwrap();

@@ -720,15 +720,30 @@ impl<'t, S: Store> Txn<'t, S> {
         let mut touched = std::mem::take(&mut self.touched);
         let mut clears = std::mem::take(&mut self.clears).into_iter();
         let mut changes = false;
-        for (touch, before) in touched.drain(..) {
+        let mut firsts = touched.drain(..);
+        for undo in self.undo.drain(..) {
+            let (touch, before) = match undo {
+                Undo::First => match firsts.next() {
+                    Some(first) => first,
+                    None => continue,
+                },
+                Undo::Back(name, old) => {
+                    self.engine.before.push((name, old));
+                    continue;
+                }
+            };
             let effect = match touch {
                 Touch::Clear(_) => clears.next().map(Effect::Clear),
                 Touch::Row(name) => match self.engine.space.row(&name) {
                     Ok(after) => {
                         let dot = commit.dot(commit.effects.len());
-                        Some(Effect::Row(after.diff(&before, name, dot)))
+                        let effect = after.diff(&before, name.clone(), dot);
+                        self.engine.before.push((name, before));
+                        Some(Effect::Row(effect))
                     }
+                    // It was changed in this tick, so it lies in the cache.
                     Err(error) => {
+                        self.engine.space.tear();
                         *self.failed = Some(error);
                         None
                     }
@@ -742,7 +757,7 @@ impl<'t, S: Store> Txn<'t, S> {
             };
             commit.effects.push(effect);
         }
-        self.undo.clear();
+        drop(firsts);
         self.engine.touched = touched;
         if !changes {
             return None;

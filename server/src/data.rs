@@ -8,6 +8,7 @@ use lattis_engine::causal::Millis;
 use lattis_engine::store::{RocksOptions, RocksStore, Store};
 use lattis_engine::{EngineConfig, OpenError};
 
+use crate::behind::WriteFn;
 use crate::config::Config;
 use crate::sync::SyncFn;
 
@@ -46,4 +47,10 @@ pub fn open(
 pub fn syncer(engine: &Engine) -> SyncFn {
     let store = engine.store().clone();
     Arc::new(move || store.sync())
+}
+
+/// The handle that writes rows from another thread.
+pub fn writer(engine: &Engine) -> WriteFn {
+    let store = engine.store().clone();
+    Box::new(move |generation| generation.write(&store))
 }

@@ -9,9 +9,11 @@
 //! | [`world`], [`stats`] | what commands see of the server |
 //! | [`tick`] | the thread that owns the engine and the client sockets |
 //! | [`sync`] | `appendfsync everysec` |
+//! | [`behind`] | rows written behind the log |
 //! | [`port`], [`peers`] | queues to the peers' thread, and that thread |
 //! | [`run`] | starting and stopping |
 
+pub mod behind;
 pub mod commands;
 pub mod config;
 pub mod cursors;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lattis_engine::causal::LogPosition;
-use lattis_engine::store::{RocksSnapshot, Store};
+use lattis_engine::store::{RocksSnapshot, StoreError};
 use lattis_replication::{
     Framer, Input, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
 };
@@ -47,7 +47,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 enum Event {
     Input(Input),
     Connected { stream: TcpStream, dialled: Option<String> },
-    Snapshot { link: LinkId, snapshot: RocksSnapshot, limit: usize },
+    Snapshot { link: LinkId, snapshot: Result<RocksSnapshot, StoreError>, limit: usize },
 }
 
 /// Starts the thread. Fails if the peer port cannot be bound.
@@ -184,7 +184,7 @@ impl Driver {
             Event::Snapshot { link, snapshot, limit } => {
                 // Everything in it was published before it was taken: report that first.
                 self.take_sealed();
-                match StateReader::new(snapshot) {
+                match snapshot.and_then(StateReader::new) {
                     Ok(reader) => {
                         let input = self.state_chunk(link, reader, limit);
                         self.handle(input);
@@ -311,7 +311,7 @@ impl Driver {
         }
         let (sender, receiver) = std_mpsc::sync_channel(1);
         let inspect = move |engine: &mut Engine| {
-            let _ = sender.send(engine.store().snapshot());
+            let _ = sender.send(engine.snapshot());
         };
         self.waiting.push(FromPeers::Inspect(Box::new(inspect)));
         let events = self.events.clone();

@@ -12,6 +12,7 @@ use mio::{Poll, Waker};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use crate::behind::Behind;
 use crate::config::Config;
 use crate::cursors::Cursors;
 use crate::data::{self, Engine};
@@ -38,6 +39,8 @@ pub fn run(mut config: Config) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let syncer =
         Syncer::start(data::syncer(&engine)).map_err(|error| format!("thread: {error}"))?;
+    let behind =
+        Behind::start(data::writer(&engine)).map_err(|error| format!("thread: {error}"))?;
     peers::start(&config, &engine, Arc::clone(&port)).map_err(|error| format!("peers: {error}"))?;
     banner(&config, &engine);
     let now = Instant::now();
@@ -57,7 +60,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
         shutdown: false,
         blocked_clients: 0,
     };
-    Loop::new(Parts { engine, poll, listeners, signals, syncer, world })
+    Loop::new(Parts { engine, poll, listeners, signals, syncer, behind, world })
         .map_err(|error| format!("epoll: {error}"))?
         .run()?;
     eprintln!("lattis-server: stopped, everything is on the disk");

@@ -1,7 +1,7 @@
 //! The thread that owns the engine and the client sockets.
 //!
 //! One turn of its loop is a tick: read every ready socket once, execute every complete command, apply
-//! what peers have sent, hide what has expired, write all of it in one batch, and only then send the
+//! what peers have sent, hide what has expired, write all of it to the log, and only then send the
 //! replies. A tick that cannot be written has not happened: its writers are told so, its readers are run
 //! again. Work is capped, so that no client makes the others wait for long.
 
@@ -20,6 +20,7 @@ use lattis_replication::Ticket;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
+use crate::behind::{Behind, Written};
 use crate::commands::{self, Call, Command, CommandError, flag};
 use crate::config::AppendFsync;
 use crate::data::{Engine, Tick};
@@ -76,6 +77,7 @@ pub struct Loop {
 /// Everything but the engine, so that a tick can borrow that one alone.
 struct Shell {
     world: World,
+    behind: Behind,
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<usize>,
     count: usize,
@@ -137,6 +139,8 @@ pub struct Parts {
     pub signals: UnixStream,
     /// The thread of `everysec`.
     pub syncer: Syncer,
+    /// The thread that writes rows.
+    pub behind: Behind,
     /// The rest.
     pub world: World,
 }
@@ -154,6 +158,7 @@ impl Loop {
         parts.poll.registry().register(&mut parts.signals, SIGNALS, Interest::READABLE)?;
         let shell = Shell {
             world: parts.world,
+            behind: parts.behind,
             conns: Vec::new(),
             free: Vec::new(),
             count: 0,
@@ -198,15 +203,21 @@ impl Loop {
             self.shell.world.instant = Instant::now();
             self.take_events(&events);
             let inspections = self.tick();
+            if !inspections.is_empty() {
+                // They may read the whole state, for which all rows have to be written.
+                self.finish_writing();
+            }
             for inspect in inspections {
                 inspect(&mut self.engine);
             }
+            self.write_behind();
             if self.shell.world.instant.duration_since(cron) >= Duration::from_secs(1) {
                 cron = self.shell.world.instant;
                 self.every_second();
             }
         }
         self.shell.flush_everyone();
+        self.finish_writing();
         drop(self.syncer);
         self.engine.close().map_err(|error| format!("closing the store failed: {error}"))
     }
@@ -355,6 +366,33 @@ impl Loop {
             shell.redo(&mut tick, slot, &why);
         }
         shell.settle(Some(error));
+    }
+
+    /// Hands over what has gathered, if it is time to.
+    fn write_behind(&mut self) {
+        if let Some(written) = self.shell.behind.poll() {
+            self.written(&written);
+        }
+        let now = self.shell.world.instant;
+        if !self.shell.behind.is_due(now, self.engine.is_behind()) {
+            return;
+        }
+        if self.engine.is_behind() {
+            self.finish_writing();
+        }
+        if let Some(generation) = self.engine.freeze() {
+            self.shell.behind.write(generation, now);
+        }
+    }
+
+    fn finish_writing(&mut self) {
+        if let Some(written) = self.shell.behind.finish() {
+            self.written(&written);
+        }
+    }
+
+    fn written(&mut self, (generation, result): &Written) {
+        self.engine.written(generation, result);
     }
 
     fn refresh_facts(&mut self) {
@@ -833,6 +871,9 @@ impl Shell {
             return self.refuse_ticket(ticket, why);
         }
         self.applied.push(ticket);
+        if let Some((generation, result)) = self.behind.finish() {
+            tick.written(&generation, &result);
+        }
         // A store that fails here fails the tick, and the ticket with it.
         let _ = tick.join(&staged);
         self.note_changes(tick);

@@ -73,12 +73,12 @@ pub fn split_log(stored: &[u8]) -> Option<LogPosition> {
     Some(LogPosition(u64::from_be_bytes(stored.try_into().ok()?)))
 }
 
-/// `system`: who this node is.
+/// `node`: who this node is.
 pub const IDENTITY: &[u8] = b"identity";
-/// `system`: vector, digest, clock, log end, counts: one record, written by every tick.
-pub const STATE: &[u8] = b"state";
-/// `system`: what the trimmed part of the log led to.
+/// `node`: what the trimmed part of the log led to.
 pub const FLOOR: &[u8] = b"floor";
+/// `system`: what the rows are the state of: log position, vector, digest, clock, counts. In every run.
+pub const STATE: &[u8] = b"state";
 /// `system`: prefix of the origins, by number.
 pub const ORIGIN: u8 = b'o';
 /// `system`: prefix of the binding rows, by (db, key).

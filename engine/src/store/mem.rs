@@ -1,7 +1,7 @@
 //! The in-memory twin of the store, with the crashes of a real disk.
 //!
-//! What was written but not synced is kept apart as a list of batches. A crash keeps a prefix of it,
-//! as a torn write-ahead log does; failures of writes can be ordered. Handles share one store, so that
+//! What was written to the journal but not synced is kept apart as a list of batches. A crash keeps a prefix
+//! of it, as a torn write-ahead log does; failures of writes can be ordered. Handles share one store, so that
 //! a simulated node can be dropped and opened again over what survived.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Batch, Family, Read, Store, StoreError, Visit};
+use super::{Batch, Family, Read, Run, Store, StoreError, Visit};
 
 type Rows = BTreeMap<(Family, Vec<u8>), Bytes>;
 
@@ -29,7 +29,14 @@ struct Shared {
     /// Both together.
     current: Rows,
     failure: Option<StoreError>,
-    writes: u64,
+}
+
+impl Shared {
+    fn sync(&mut self) {
+        for batch in self.unsynced.drain(..) {
+            batch.apply(&mut self.synced);
+        }
+    }
 }
 
 impl MemStore {
@@ -53,11 +60,6 @@ impl MemStore {
     /// Batches written and not synced: what a crash can lose.
     pub fn unsynced(&self) -> usize {
         self.lock().unsynced.len()
-    }
-
-    /// Batches written since the store was made.
-    pub fn writes(&self) -> u64 {
-        self.lock().writes
     }
 
     /// Makes every write fail with `failure` until it is taken back with `None`. `Unknown` writes the
@@ -131,19 +133,36 @@ impl Store for MemStore {
             Some(failure) => return Err(failure),
             None => {}
         }
-        shared.writes += 1;
         batch.apply(&mut shared.current);
         shared.unsynced.push(batch);
         drop(shared);
         if sync { self.sync() } else { Ok(()) }
     }
 
-    fn sync(&self) -> Result<(), StoreError> {
+    fn write_run(&self, mut run: Run) -> Result<(), StoreError> {
+        run.sort();
         let mut shared = self.lock();
-        let batches = std::mem::take(&mut shared.unsynced);
-        for batch in &batches {
-            batch.apply(&mut shared.synced);
+        let failure = shared.failure.clone();
+        if let Some(failure @ (StoreError::Full(_) | StoreError::Corrupt(_))) = failure {
+            return Err(failure);
         }
+        shared.sync();
+        let mut rows = MemBatch::default();
+        for (stored, value) in run.changes() {
+            let Some((number, key)) = stored.split_first() else { continue };
+            let Some(family) = Family::ALL.get(usize::from(*number)) else { continue };
+            match value {
+                Some(value) => rows.put(*family, key, value),
+                None => rows.delete(*family, key),
+            }
+        }
+        rows.apply(&mut shared.current);
+        rows.apply(&mut shared.synced);
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.lock().sync();
         Ok(())
     }
 

@@ -1,4 +1,8 @@
-//! The plug for storage backends: ordered families of byte rows, atomic batches, snapshots.
+//! The plug for storage backends: ordered families of byte rows, atomic changes, snapshots.
+//!
+//! There are two sides. The *journal* (delivery log, identity) is written in small batches, one per tick,
+//! into a write-ahead log that is synced when its owner says so. *Rows* are written behind it in sorted
+//! [`Run`]s, each of them whole or not at all, and never ahead of the journal.
 //!
 //! [`RocksStore`] keeps them on disk; [`MemStore`] is its twin in memory that can lose what was not
 //! synced, for the simulator. All other code sees only the traits.
@@ -11,10 +15,12 @@ pub mod keys;
 mod mem;
 #[cfg(feature = "rocks")]
 mod rocks;
+mod run;
 
 pub use mem::{MemSnapshot, MemStore};
 #[cfg(feature = "rocks")]
 pub use rocks::{RocksOptions, RocksSnapshot, RocksStore};
+pub use run::Run;
 
 /// A family of rows with its own order and its own tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,31 +29,33 @@ pub enum Family {
     Data,
     /// One record per key: its single rows, births, deadline and counts.
     Keys,
-    /// Delivery log: last position of a tick -> its entries.
-    Log,
-    /// Dots whose log entry was trimmed; for difference-sized repair, which comes later.
-    Dots,
     /// Elements of derived keys: (db, key, element) -> weight.
     Derived,
-    /// Identity, vector, origins, bindings, deadlines due, log floor.
+    /// Dots whose log entry was trimmed; for difference-sized repair, which comes later.
+    Dots,
+    /// Vector, digest and counts; origins, bindings, deadlines due.
     System,
+    /// Journal. Delivery log: last position of a tick -> its entries.
+    Log,
+    /// Journal. Who this node is, and where the log begins.
+    Node,
 }
 
 impl Family {
     /// All families, in the order of their numbers.
-    pub const ALL: [Family; 6] =
-        [Family::Data, Family::Keys, Family::Log, Family::Dots, Family::Derived, Family::System];
+    pub const ALL: [Family; 7] = [
+        Family::Data,
+        Family::Keys,
+        Family::Derived,
+        Family::Dots,
+        Family::System,
+        Family::Log,
+        Family::Node,
+    ];
 
-    /// The name of the column family.
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Data => "data",
-            Family::Keys => "keys",
-            Family::Log => "log",
-            Family::Dots => "dots",
-            Family::Derived => "derived",
-            Family::System => "system",
-        }
+    /// Whether the family is written in batches, and not in runs.
+    pub fn is_journal(self) -> bool {
+        matches!(self, Family::Log | Family::Node)
     }
 }
 
@@ -94,7 +102,7 @@ pub trait Read {
     ) -> Result<(), StoreError>;
 }
 
-/// Changes that reach the store together or not at all.
+/// Changes of the journal that reach the store together or not at all.
 pub trait Batch {
     /// Writes a row.
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]);
@@ -106,7 +114,7 @@ pub trait Batch {
 
 /// A storage backend. Handles are cheap to clone and name the same store.
 pub trait Store: Read + Clone {
-    /// Changes in the making.
+    /// Changes of the journal in the making.
     type Batch: Batch;
     /// A consistent view that outlives later writes and can go to another thread.
     type Snapshot: Read + Send + 'static;
@@ -114,9 +122,13 @@ pub trait Store: Read + Clone {
     /// An empty batch.
     fn batch(&self) -> Self::Batch;
 
-    /// Writes a batch, atomic over all families; durable when it returns if `sync`. After `Full` nothing
-    /// was written; after `Unknown` it may have been.
+    /// Writes a batch; durable when it returns if `sync`. After `Full` nothing was written; after `Unknown`
+    /// it may have been.
     fn write(&self, batch: Self::Batch, sync: bool) -> Result<(), StoreError>;
+
+    /// Writes a run; durable when it returns. What was written to the journal before is made durable first:
+    /// rows are never ahead of it. May go on beside `write`, but not beside itself. Errors as for `write`.
+    fn write_run(&self, run: Run) -> Result<(), StoreError>;
 
     /// Makes everything written so far durable. After an error the process has to end: what the kernel
     /// dropped cannot be known.

@@ -1,14 +1,16 @@
-//! The store on RocksDB: one column family per [`Family`], one write-ahead log for all of them.
+//! The store on RocksDB: the journal in column families with a write-ahead log, all rows in one more.
 //!
 //! The only file of the engine that does I/O. The choices that matter:
-//! * the row families have small memtables, since searching a big skiplist is what a random put costs;
-//! * memtables and files carry Bloom filters, since most new keys are looked up once in vain;
-//! * recovery stops at the first damage of the log (`PointInTime`), and the engine then checks that
-//!   vector and log agree; WAL syncs are ours to order, so no `wal_bytes_per_sync`;
-//! * on a full disk RocksDB refuses writes, looks every five seconds whether there is room for its memtables
-//!   (64 MB), then writes them to files, begins a new WAL and takes writes again. A WAL in which a write has
-//!   failed must not be synced through RocksDB, which takes the refusal for a fatal error: until a write
-//!   succeeds the files are synced beside it.
+//! * a run is built as a sorted file beside the store and added to it whole (`IngestExternalFile`): the
+//!   engine's cache is the memtable of the rows and the log their write-ahead log, so RocksDB needs neither;
+//!   the rows are one column family, since files are added to one atomically;
+//! * files of rows carry Bloom filters, since most new keys are looked up once in vain;
+//! * recovery stops at the first damage of the write-ahead log (`PointInTime`), and the engine then checks
+//!   that vector and log agree; its syncs are ours to order, so no `wal_bytes_per_sync`;
+//! * on a full disk RocksDB refuses writes, looks every five seconds whether there is room for its memtables,
+//!   then writes them to files, begins a new WAL and takes writes again. A WAL in which a write has failed
+//!   must not be synced through RocksDB, which takes the refusal for a fatal error: until a write succeeds the
+//!   files are synced beside it.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,34 +22,61 @@ use std::time::Duration;
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, ErrorKind, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    DBRecoveryMode, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, Snapshot,
+    SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
+use smallvec::SmallVec;
 
-use super::{Batch, Family, Read, Store, StoreError, Visit};
+use super::{Batch, Family, Read, Run, Store, StoreError, Visit};
 
 /// What can be tuned. Bytes.
 #[derive(Clone, Debug)]
 pub struct RocksOptions {
     /// Cache of uncompressed blocks, shared by all families.
     pub block_cache_bytes: usize,
-    /// Memtable of each row family.
-    pub memtable_bytes: usize,
     /// Write-ahead logs kept before memtables are flushed to free them.
     pub wal_bytes: u64,
 }
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
-        RocksOptions { block_cache_bytes: 64 << 20, memtable_bytes: 4 << 20, wal_bytes: 128 << 20 }
+        RocksOptions { block_cache_bytes: 64 << 20, wal_bytes: 128 << 20 }
     }
 }
 
-struct Handles<'d>([&'d ColumnFamily; Family::ALL.len()]);
+/// The column families.
+const ROWS: usize = 0;
+const LOG: usize = 1;
+const NODE: usize = 2;
+const COLUMNS: [&str; 3] = ["rows", "log", "node"];
+
+/// Files of rows that have not been merged with others; with more, runs have to wait.
+const MAX_LOOSE_RUNS: u64 = 16;
+/// How often a run that has to wait looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A key as it is stored: rows bear the number of their family.
+type Stored = SmallVec<[u8; 128]>;
+
+fn stored(family: Family, key: &[u8]) -> Stored {
+    let mut stored = Stored::new();
+    if !family.is_journal() {
+        stored.push(family as u8);
+    }
+    stored.extend_from_slice(key);
+    stored
+}
+
+struct Handles<'d>([&'d ColumnFamily; COLUMNS.len()]);
 
 impl<'d> Handles<'d> {
     fn of(&self, family: Family) -> &'d ColumnFamily {
-        self.0[family as usize]
+        match family {
+            Family::Log => self.0[LOG],
+            Family::Node => self.0[NODE],
+            _ => self.0[ROWS],
+        }
     }
 }
 
@@ -79,6 +108,8 @@ pub struct RocksStore {
 /// Where the store lies, and how its last write went.
 struct Disk {
     path: PathBuf,
+    /// How files of rows are written.
+    run_options: Options,
     full: AtomicBool,
 }
 
@@ -126,40 +157,60 @@ impl RocksStore {
         db.set_allow_concurrent_memtable_write(false);
         db.set_enable_write_thread_adaptive_yield(false);
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
-        let families = Family::ALL.map(|family| {
-            ColumnFamilyDescriptor::new(family.name(), family_options(family, options, &cache))
-        });
-        let db = DB::open_cf_descriptors(&db, path, families).map_err(unopened)?;
+        let columns = COLUMNS
+            .map(|name| ColumnFamilyDescriptor::new(name, column_options(name == "rows", &cache)));
+        let db = DB::open_cf_descriptors(&db, path, columns).map_err(unopened)?;
         let opened = Opened::try_new(db, |db| {
-            let mut handles = Vec::with_capacity(Family::ALL.len());
-            for family in Family::ALL {
-                handles.push(db.cf_handle(family.name()).ok_or_else(|| {
-                    StoreError::Corrupt(format!("no column family {}", family.name()))
-                })?);
+            let mut handles = Vec::with_capacity(COLUMNS.len());
+            for name in COLUMNS {
+                handles.push(
+                    db.cf_handle(name)
+                        .ok_or_else(|| StoreError::Corrupt(format!("no column family {name}")))?,
+                );
             }
             let handles = handles.try_into();
             handles.map(Handles).map_err(|_| StoreError::Corrupt("column families".into()))
         })?;
-        let disk = Disk { path: path.to_owned(), full: AtomicBool::new(false) };
+        let run_options = column_options(true, &cache);
+        let disk = Disk { path: path.to_owned(), run_options, full: AtomicBool::new(false) };
         Ok(RocksStore { opened: Arc::new(opened), disk: Arc::new(disk) })
     }
 
     /// A property of RocksDB for INFO and tests, summed over the families.
     pub fn property(&self, name: &str) -> u64 {
         self.opened.with_dependent(|db, handles| {
-            let each = Family::ALL.map(|family| db.property_int_value_cf(handles.of(family), name));
+            let each = handles.0.map(|column| db.property_int_value_cf(column, name));
             each.into_iter().flatten().flatten().sum()
         })
     }
 
-    /// Writes the memtables of all families to files.
+    /// Writes the memtables of the journal to files.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.opened.with_dependent(|db, handles| {
-            Family::ALL
-                .iter()
-                .try_for_each(|family| db.flush_cf(handles.of(*family)))
-                .map_err(failure)
+            handles.0.iter().try_for_each(|column| db.flush_cf(column)).map_err(failure)
         })
+    }
+
+    /// Files of rows that have not been merged with others.
+    fn loose_runs(&self) -> u64 {
+        let property = "rocksdb.num-files-at-level0";
+        self.opened.with_dependent(|db, handles| {
+            let text = db.property_value_cf(handles.0[ROWS], property).ok().flatten();
+            text.and_then(|text| text.parse().ok()).unwrap_or(0)
+        })
+    }
+
+    /// Writes a run to a file of its own.
+    fn build(&self, run: &Run, file: &Path) -> Result<(), rocksdb::Error> {
+        let mut writer = SstFileWriter::create(&self.disk.run_options);
+        writer.open(file)?;
+        for (key, value) in run.changes() {
+            match value {
+                Some(value) => writer.put(key, value)?,
+                None => writer.delete(key)?,
+            }
+        }
+        writer.finish()
     }
 }
 
@@ -179,7 +230,7 @@ fn sync_logs(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn family_options(family: Family, options: &RocksOptions, cache: &Cache) -> Options {
+fn column_options(rows: bool, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -195,30 +246,24 @@ fn family_options(family: Family, options: &RocksOptions, cache: &Cache) -> Opti
         DBCompressionType::Lz4,
         DBCompressionType::Lz4,
     ]);
-    match family {
-        Family::Data | Family::Keys | Family::Derived => {
-            blocks.set_bloom_filter(10.0, false);
-            tuned.set_write_buffer_size(options.memtable_bytes);
-            tuned.set_max_write_buffer_number(4);
-            tuned.set_memtable_whole_key_filtering(true);
-            tuned.set_memtable_prefix_bloom_ratio(0.05);
-        }
-        Family::Log => {
-            tuned.set_write_buffer_size(16 << 20);
-            tuned.set_max_write_buffer_number(4);
-        }
-        Family::Dots | Family::System => tuned.set_write_buffer_size(4 << 20),
+    if rows {
+        blocks.set_bloom_filter(10.0, false);
+    } else {
+        tuned.set_write_buffer_size(16 << 20);
+        tuned.set_max_write_buffer_number(4);
     }
     tuned.set_block_based_table_factory(&blocks);
     tuned
 }
 
 /// Bounds of a scan. An empty `to` is the family's end.
-fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
+fn bounds(family: Family, from: &[u8], to: &[u8]) -> ReadOptions {
     let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(from);
-    if !to.is_empty() {
-        options.set_iterate_upper_bound(to);
+    options.set_iterate_lower_bound(&stored(family, from)[..]);
+    match (to.is_empty(), family.is_journal()) {
+        (true, true) => {}
+        (true, false) => options.set_iterate_upper_bound([family as u8 + 1]),
+        (false, _) => options.set_iterate_upper_bound(&stored(family, to)[..]),
     }
     options
 }
@@ -230,10 +275,15 @@ fn copied(
     Ok(found.map_err(failure)?.map(|value| Bytes::copy_from_slice(&value)))
 }
 
-fn drive(mut rows: rocksdb::DBRawIterator<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+fn drive(
+    family: Family,
+    mut rows: rocksdb::DBRawIterator<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    let prefix = usize::from(!family.is_journal());
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
-        if visit(key, value).is_break() {
+        if visit(key.get(prefix..).unwrap_or_default(), value).is_break() {
             return Ok(());
         }
         rows.next();
@@ -243,6 +293,7 @@ fn drive(mut rows: rocksdb::DBRawIterator<'_>, visit: &mut Visit<'_>) -> Result<
 
 impl Read for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let key = stored(family, key);
         self.opened.with_dependent(|db, handles| copied(db.get_pinned_cf(handles.of(family), key)))
     }
 
@@ -257,7 +308,8 @@ impl Read for RocksStore {
             return Ok(());
         }
         self.opened.with_dependent(|db, handles| {
-            drive(db.raw_iterator_cf_opt(handles.of(family), bounds(from, to)), visit)
+            let rows = db.raw_iterator_cf_opt(handles.of(family), bounds(family, from, to));
+            drive(family, rows, visit)
         })
     }
 }
@@ -277,6 +329,27 @@ impl Store for RocksStore {
         let written = written.map_err(failure);
         self.disk.full.store(matches!(written, Err(StoreError::Full(_))), Ordering::Release);
         written
+    }
+
+    fn write_run(&self, mut run: Run) -> Result<(), StoreError> {
+        run.sort();
+        self.sync()?;
+        while self.loose_runs() >= MAX_LOOSE_RUNS {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        let file = self.disk.path.join("run.sst");
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        let written = self.build(&run, &file).and_then(|()| {
+            self.opened.with_dependent(|db, handles| {
+                db.ingest_external_file_cf_opts(handles.0[ROWS], &options, vec![&file])
+            })
+        });
+        if written.is_err() {
+            // What is left of it takes room on a disk that may be full.
+            let _ = fs::remove_file(&file);
+        }
+        written.map_err(failure)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -308,6 +381,7 @@ pub struct RocksSnapshot {
 
 impl Read for RocksSnapshot {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let key = stored(family, key);
         self.held.with_dependent(|store, taken| {
             store
                 .opened
@@ -327,7 +401,9 @@ impl Read for RocksSnapshot {
         }
         self.held.with_dependent(|store, taken| {
             store.opened.with_dependent(|_, handles| {
-                drive(taken.0.raw_iterator_cf_opt(handles.of(family), bounds(from, to)), visit)
+                let rows =
+                    taken.0.raw_iterator_cf_opt(handles.of(family), bounds(family, from, to));
+                drive(family, rows, visit)
             })
         })
     }
@@ -341,19 +417,19 @@ pub struct RocksBatch {
 
 impl Batch for RocksBatch {
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
-        let changes = &mut self.changes;
+        let (changes, key) = (&mut self.changes, stored(family, key));
         self.store
             .opened
             .with_dependent(|_, handles| changes.put_cf(handles.of(family), key, value));
     }
 
     fn delete(&mut self, family: Family, key: &[u8]) {
-        let changes = &mut self.changes;
+        let (changes, key) = (&mut self.changes, stored(family, key));
         self.store.opened.with_dependent(|_, handles| changes.delete_cf(handles.of(family), key));
     }
 
     fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
-        let changes = &mut self.changes;
+        let (changes, from, to) = (&mut self.changes, stored(family, from), stored(family, to));
         self.store
             .opened
             .with_dependent(|_, handles| changes.delete_range_cf(handles.of(family), from, to));

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use lattis_engine::causal::{Millis, NodeId, VersionVector};
 use lattis_engine::commit::{Commit, EncodedCommit, LogEntry};
-use lattis_engine::store::{MemStore, Store};
+use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, OpResult, Staged, StateReader, Ttl, Txn};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): all that a test needs of randomness.
@@ -174,7 +174,7 @@ impl World {
     }
 
     pub fn stage(&mut self, from: usize) -> Staged {
-        let mut reader = StateReader::new(self.replicas[from].store.snapshot()).unwrap();
+        let mut reader = StateReader::new(self.engine(from).snapshot().unwrap()).unwrap();
         let mut staged = Staged::new(1 << 30);
         loop {
             let (chunk, last) = reader.next_chunk(100).unwrap();

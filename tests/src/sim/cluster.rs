@@ -35,6 +35,8 @@ pub enum Event {
     Peers { site: usize, life: u64 },
     /// A snapshot for a link is ready.
     Snapshot { site: usize, life: u64, link: LinkId, snapshot: MemSnapshot, limit: usize },
+    /// The rows that a node has handed over are written.
+    Written { site: usize, life: u64 },
     /// A process is started.
     Start { site: usize },
     /// A disk takes writes again.
@@ -277,6 +279,7 @@ impl Cluster {
                 self.sites[site].store.fail_writes(None);
             }
             Event::Tick { site, life } if self.lives(site, life) => self.tick(site),
+            Event::Written { site, life } if self.lives(site, life) => self.finish_writing(site),
             Event::Peers { site, life } if self.lives(site, life) => self.take_sealed(site),
             Event::Snapshot { site, life, link, snapshot, limit } if self.lives(site, life) => {
                 self.take_snapshot(site, link, snapshot, limit);

@@ -2,16 +2,18 @@
 //!
 //! Two loops, as in the server: the engine's (ticks: clients, then what the peers' side handed over,
 //! then deadlines, then one write) and the peers' (frames, timers, and what was sealed, in order). What
-//! lies between them is queues, whose delays and losses the seed decides.
+//! lies between them is queues, whose delays and losses the seed decides, as it does when rows are written
+//! behind the log, and how far they have come when a node stops.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use lattis_engine::causal::{LogPosition, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
-use lattis_engine::store::{MemSnapshot, MemStore, Store, StoreError};
+use lattis_engine::store::{MemSnapshot, MemStore, StoreError};
 use lattis_engine::{
-    Engine, EngineConfig, Fresh, LogReader, OpenError, Refused, Sealed, Staged, StateReader, Tick,
+    Engine, EngineConfig, Fresh, Generation, LogReader, OpenError, Refused, Sealed, Staged,
+    StateReader, Tick,
 };
 use lattis_replication::{Input, LinkId, Node, Output, PeerEvent, Ticket};
 use rand_core::RngCore;
@@ -68,6 +70,10 @@ pub struct Site {
     pub requests: VecDeque<Script>,
     /// A tick is under way.
     pub ticking: bool,
+    /// How often an old copy of its disk was put back.
+    pub restored: u32,
+    /// Rows on their way to the disk.
+    pub generation: Option<Generation>,
     /// The last life's writer.
     pub origin: Origin,
     /// Whether the last stop took nothing.
@@ -112,6 +118,8 @@ impl Site {
             skew,
             requests: VecDeque::new(),
             ticking: false,
+            restored: 0,
+            generation: None,
             origin: Origin::default(),
             kept: true,
             backup: None,
@@ -237,6 +245,7 @@ impl Cluster {
         site.life += 1;
         site.node = None;
         site.log = None;
+        let lost = site.generation.take().is_some();
         site.requests.clear();
         site.inbox.clear();
         site.staged = None;
@@ -250,6 +259,9 @@ impl Cluster {
         let links = std::mem::take(&mut site.links);
         self.note(format_args!("n{at} stops: {kept} of {unsynced} unsynced batches are left"));
         self.count(if keep { "kills" } else { "power cuts" });
+        if lost {
+            self.count("stops with rows under way");
+        }
         if kept < unsynced {
             self.count("power cuts with loss");
         }
@@ -280,6 +292,7 @@ impl Cluster {
                 self.crash(at, true);
                 self.note(format_args!("n{at} is restored"));
                 self.count("restored disks");
+                self.sites[at].restored += 1;
                 self.sites[at].store = store;
                 self.shadows[at] = shadow;
             }
@@ -319,6 +332,7 @@ impl Cluster {
         let mut tally = Tally::default();
         let mut snapshots = Vec::new();
         let mut wrong: Wrong = None;
+        let mut lost = false;
         let clients = 1 + self.rng.below(4);
         for _ in 0..clients {
             let Some(script) = self.sites[at].requests.pop_front() else { break };
@@ -336,6 +350,15 @@ impl Cluster {
                     apply(site, &mut tick, ticket, &commits, &mut wrong)
                 }
                 FromPeers::Join(ticket, part, claim) => {
+                    if let Some(mut generation) = site.generation.take() {
+                        let result = generation.write(&site.store);
+                        tick.written(&generation, &result);
+                        lost |= matches!(result, Err(StoreError::Unknown(_)));
+                        if result.is_ok() {
+                            durability::synced(&mut self.shadows[at]);
+                        }
+                    }
+                    let site = &mut self.sites[at];
                     if join(site, &mut tick, ticket, &part, claim.is_some()) {
                         tally.claims.extend(claim);
                         self.count("transfers");
@@ -346,10 +369,10 @@ impl Cluster {
         }
         let limit = 1 + self.rng.below(10) as usize;
         let sealed = match tick.expire_due(limit) {
-            Ok(_) => tick.seal(self.sites[at].always),
-            Err(error) => {
+            Ok(_) if !lost => tick.seal(self.sites[at].always),
+            expired => {
                 drop(tick);
-                Err(error)
+                Err(expired.err().unwrap_or(StoreError::Unknown("rows".into())))
             }
         };
         let mut failed = None;
@@ -386,6 +409,7 @@ impl Cluster {
         for (link, limit) in snapshots {
             self.snapshot(at, link, limit);
         }
+        self.write_behind(at);
         self.wake(at);
         self.poke(at);
     }
@@ -436,9 +460,66 @@ impl Cluster {
         }
     }
 
-    fn snapshot(&mut self, at: usize, link: LinkId, limit: usize) {
+    /// Hands over rows to be written: now and then, and whenever much has gathered.
+    fn write_behind(&mut self, at: usize) {
         let Some(engine) = &self.sites[at].engine else { return };
-        let snapshot = engine.store().snapshot();
+        let much = engine.is_behind();
+        if !much && !self.rng.chance(30) {
+            return;
+        }
+        if much {
+            self.finish_writing(at);
+        }
+        let site = &mut self.sites[at];
+        let Some(generation) = site.engine.as_mut().and_then(Engine::freeze) else { return };
+        site.generation = Some(generation);
+        let life = site.life;
+        let slow = self.foul && self.rng.chance(20);
+        let after = self.rng.below(if slow { 300 } else { 10 });
+        self.at(after, Event::Written { site: at, life });
+    }
+
+    /// The rows that are under way reach the disk, or find that it fails.
+    pub fn finish_writing(&mut self, at: usize) {
+        let site = &mut self.sites[at];
+        let (Some(mut generation), Some(engine)) = (site.generation.take(), &mut site.engine)
+        else {
+            return;
+        };
+        let result = generation.write(&site.store);
+        engine.written(&generation, &result);
+        match result {
+            Ok(()) => {
+                durability::synced(&mut self.shadows[at]);
+                self.count("generations");
+            }
+            Err(StoreError::Full(_)) => self.count("generations that found the disk full"),
+            Err(_) => {
+                self.count("unknown writes");
+                self.crash(at, false);
+            }
+        }
+    }
+
+    fn snapshot(&mut self, at: usize, link: LinkId, limit: usize) {
+        self.finish_writing(at);
+        let site = &mut self.sites[at];
+        let Some(engine) = &mut site.engine else { return };
+        let snapshot = match engine.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(StoreError::Unknown(_)) => {
+                self.count("unknown writes");
+                return self.crash(at, false);
+            }
+            Err(why) => {
+                if let Some(link) = site.links.remove(&link) {
+                    self.close(link.conn, link.side);
+                }
+                let why = format!("reading failed: {why}");
+                return self.handle(at, Input::LinkDown { link, why });
+            }
+        };
+        durability::synced(&mut self.shadows[at]);
         if let Some(link) = self.sites[at].links.get(&link) {
             self.conns[link.conn].claims[link.side] = Some(self.shadows[at].vector.clone());
         }
@@ -611,7 +692,15 @@ impl Cluster {
             }
             Output::Report(event) => {
                 self.note(format_args!("n{at} {event:?}"));
+                // A disk that was put back twice gives two lives of one number, the older of which some
+                // may not have seen go.
+                let twice = |node: NodeId| {
+                    self.sites.iter().any(|site| site.id == node && site.restored > 1)
+                };
                 match event {
+                    PeerEvent::Clone { node } if node != self.sites[at].id && twice(node) => {
+                        self.count("restored nodes taken for clones");
+                    }
                     PeerEvent::Fenced { .. } | PeerEvent::Clone { .. } => {
                         self.fail("dots", format!("n{at} is fenced: {event:?}"));
                     }
@@ -654,6 +743,9 @@ impl Cluster {
         self.expect("elements", at, elements);
         self.expect("deadlines", at, deadlines);
         if self.settled {
+            self.finish_writing(at);
+            let flushed = self.sites[at].engine.as_mut().map(Engine::flush);
+            self.expect("durability", at, flushed.unwrap_or(Ok(())).map_err(|why| why.to_string()));
             let left = checkers::deadlines::finish(&self.sites[at].store, &reading);
             self.expect("deadlines", at, left);
         }

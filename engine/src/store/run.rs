@@ -1,0 +1,79 @@
+//! A run: the changes of rows that reach the store together, as one sorted file.
+
+use super::Family;
+
+/// Changes of rows, one for each key. They reach the store together or not at all.
+#[derive(Clone, Default)]
+pub struct Run {
+    bytes: Vec<u8>,
+    changes: Vec<Change>,
+}
+
+/// Where a change lies in the bytes: the stored key, and behind it the value.
+#[derive(Clone, Copy)]
+struct Change {
+    start: usize,
+    key: u32,
+    /// `None` removes the row.
+    value: Option<u32>,
+}
+
+impl Run {
+    /// Writes a row.
+    pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.push(family, key, Some(value));
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, family: Family, key: &[u8]) {
+        self.push(family, key, None);
+    }
+
+    fn push(&mut self, family: Family, key: &[u8], value: Option<&[u8]>) {
+        let start = self.bytes.len();
+        self.bytes.push(family as u8);
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        // The parts of a row are smaller than a request, and that than 4 GiB.
+        self.changes.push(Change {
+            start,
+            key: key.len() as u32 + 1,
+            value: value.map(|value| value.len() as u32),
+        });
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The number of changes.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Splits off the changes from the `at`-th on.
+    #[cfg(feature = "planted")]
+    pub(crate) fn split_off(&mut self, at: usize) -> Run {
+        let changes = self.changes.split_off(at);
+        Run { bytes: self.bytes.clone(), changes }
+    }
+
+    /// Puts the changes in the order of their stored keys. Of those of one key any stays: they are the same,
+    /// as a generation is taken at one moment.
+    pub(super) fn sort(&mut self) {
+        let bytes = &self.bytes;
+        let key = |change: &Change| &bytes[change.start..change.start + change.key as usize];
+        self.changes.sort_unstable_by(|one, other| key(one).cmp(key(other)));
+        self.changes.dedup_by(|one, other| key(one) == key(other));
+    }
+
+    /// The changes: stored key, which is the family's number and then the key, and value.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.changes.iter().map(|change| {
+            let end = change.start + change.key as usize;
+            let value = change.value.map(|len| &self.bytes[end..end + len as usize]);
+            (&self.bytes[change.start..end], value)
+        })
+    }
+}

@@ -439,10 +439,13 @@ impl<S: Store> Engine<S> {
         Ok(self.store.snapshot())
     }
 
-    /// Makes everything durable and lets go of the store. No generation may be in the making.
+    /// Makes everything durable and lets go of the store. No generation may be in the making. Rows that find
+    /// the disk full stay in the log.
     pub fn close(mut self) -> Result<(), StoreError> {
-        self.flush()?;
-        self.store.sync()
+        match self.flush() {
+            Ok(()) | Err(StoreError::Full(_)) => self.store.sync(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Checks everything that is kept against what it is derived from: digest, counts and views. Cost: all

@@ -9,8 +9,8 @@
 //!   that vector and log agree; its syncs are ours to order, so no `wal_bytes_per_sync`;
 //! * on a full disk RocksDB refuses writes, looks every five seconds whether there is room for its memtables,
 //!   then writes them to files, begins a new WAL and takes writes again. A WAL in which a write has failed
-//!   must not be synced through RocksDB, which takes the refusal for a fatal error: until a write succeeds the
-//!   files are synced beside it.
+//!   must not be synced through RocksDB, which takes the refusal for a fatal error: until a write succeeds
+//!   the files are synced beside it.
 
 use std::fs::{self, File};
 use std::io;

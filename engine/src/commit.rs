@@ -486,6 +486,14 @@ fn decode_clear(input: &mut Reader<'_>, names: &[Origin]) -> Result<Clear, Codec
 }
 
 impl LogEntry {
+    /// About how long the encoding is.
+    pub(crate) fn size_hint(&self) -> usize {
+        match self {
+            LogEntry::Commit(commit) => commit.body.len() + 48,
+            LogEntry::Barrier(vector) => (vector.len() + 1) * 32,
+        }
+    }
+
     /// Appends the entry with its origins in full.
     pub fn encode(&self, out: &mut Writer) {
         match self {

@@ -15,8 +15,9 @@ use crate::log::{self, Log, LogReader};
 use crate::row::Row;
 use crate::space::Space;
 use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
+use crate::touched::Touched;
 use crate::transfer::Staged;
-use crate::txn::{Touched, Txn};
+use crate::txn::Txn;
 
 const FORMAT: u8 = 1;
 
@@ -106,12 +107,16 @@ pub struct Sealed {
 pub struct Generation {
     run: Run,
     position: LogPosition,
+    /// Where the log ends that is not needed any more.
+    floor: LogPosition,
 }
 
 impl Generation {
     /// Writes it, on any thread; then the engine has to be told by [`Engine::written`].
     pub fn write<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
-        store.write_run(std::mem::take(&mut self.run))
+        store.write_run(std::mem::take(&mut self.run))?;
+        // The floor was written with a tick before, and the run has synced that.
+        store.forget(Family::Log, &keys::log(self.floor.next()))
     }
 
     /// The number of rows.
@@ -406,7 +411,7 @@ impl<S: Store> Engine<S> {
         run.put(Family::System, keys::STATE, state.encode().as_slice());
         self.writing = Some(position);
         self.behind = 0;
-        Generation { run, position }
+        Generation { run, position, floor: self.log.floor() }
     }
 
     /// Takes note of what became of the generation that was taken last. What could not be written is part

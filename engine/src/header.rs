@@ -66,13 +66,13 @@ impl Header {
         if let Some(elements) = self.derived {
             return (elements > 0).then_some(Slot::Set);
         }
-        if self.slots.is_empty() {
-            return self.string.is_visible(self.hidden).then_some(Slot::String);
+        let string_shown = self.string.is_visible(self.hidden);
+        match (self.slots.as_slice(), string_shown) {
+            ([], shown) => return shown.then_some(Slot::String),
+            ([only], false) => return (only.rows > 0).then_some(only.slot),
+            _ => {}
         }
-        let string = self
-            .string
-            .is_visible(self.hidden)
-            .then(|| (self.string.born(self.hidden), Slot::String));
+        let string = string_shown.then(|| (self.string.born(self.hidden), Slot::String));
         self.slots
             .iter()
             .filter(|state| state.rows > 0)
@@ -181,10 +181,8 @@ impl Header {
 
     /// The single rows of the record with their slots and subkeys.
     pub(crate) fn into_rows(self) -> impl Iterator<Item = (Slot, Bytes, Row)> {
-        let births = self
-            .slots
-            .into_iter()
-            .map(|state| (Slot::Birth, Bytes::copy_from_slice(&[state.slot as u8]), state.birth));
+        let births =
+            self.slots.into_iter().map(|state| (Slot::Birth, state.slot.as_subkey(), state.birth));
         let deadline = self.deadline.map_or_else(Row::default, |deadline| deadline.row);
         [(Slot::String, Bytes::new(), self.string), (Slot::Deadline, Bytes::new(), deadline)]
             .into_iter()

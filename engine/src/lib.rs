@@ -40,6 +40,7 @@ mod engine;
 mod header;
 mod log;
 mod space;
+mod touched;
 mod transfer;
 mod txn;
 mod verify;

@@ -19,12 +19,16 @@ const FORMAT: u8 = 1;
 /// Seqs of one origin between two marks of the sparse index.
 const STRIDE: u64 = 1024;
 
-/// Log bytes that are trimmed together; the smallest limit that is kept exactly.
+/// Log bytes that are trimmed together: this part of the limit, but not less than that many bytes, unless the
+/// limit itself is small.
+const BUCKETS: u64 = 64;
 const BUCKET_BYTES: u64 = 64 << 10;
 
 /// What is kept in memory to find a place in the log, shared with its readers.
 #[derive(Default)]
 struct Index {
+    /// The last position that was trimmed. What lies there may still be in the store.
+    floor: LogPosition,
     /// (origin, seq) -> a position before the one where that seq lies.
     marks: BTreeMap<(Origin, u64), LogPosition>,
     /// Pieces of the log, in order.
@@ -58,7 +62,9 @@ pub(crate) struct Log {
 
 /// The encoded row of one tick.
 pub(crate) fn encode_row(entries: &[LogEntry]) -> Writer {
-    let mut out = Writer::with_format(FORMAT);
+    let size = entries.iter().map(LogEntry::size_hint).sum::<usize>() + 16;
+    let mut out = Writer::over(Vec::with_capacity(size));
+    out.u8(FORMAT);
     out.varint(entries.len() as u64);
     for entry in entries {
         entry.encode(&mut out);
@@ -86,9 +92,9 @@ pub(crate) struct Opened {
     pub(crate) barrier: Option<LogPosition>,
 }
 
-/// Adds to the batch what removes a row, and all that may lie behind it.
+/// Adds to the batch what removes the last row.
 pub(crate) fn cut<B: Batch>(batch: &mut B, row: LogPosition) {
-    batch.delete_range(Family::Log, &keys::log(row), &keys::log(LogPosition(u64::MAX)));
+    batch.delete(Family::Log, &keys::log(row));
 }
 
 impl Log {
@@ -103,7 +109,7 @@ impl Log {
             position: floor,
             bytes: 0,
             limit,
-            index: SharedIndex::default(),
+            index: Arc::new(Mutex::new(Index { floor, ..Index::default() })),
             marked: BTreeMap::new(),
         };
         let mut found = (floor == at).then(|| vector.clone());
@@ -142,6 +148,11 @@ impl Log {
         self.position
     }
 
+    /// The last position that was trimmed.
+    pub(crate) fn floor(&self) -> LogPosition {
+        lock(&self.index).floor
+    }
+
     /// Bytes of all rows.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
@@ -162,7 +173,7 @@ impl Log {
         }
         self.position = LogPosition(before.0 + entries.len() as u64);
         self.bytes += bytes as u64;
-        let bucket_bytes = BUCKET_BYTES.min(self.limit / 8);
+        let bucket_bytes = BUCKET_BYTES.max(self.limit / BUCKETS).min(self.limit / 8);
         match index.buckets.back_mut() {
             Some(bucket) if bucket.bytes < bucket_bytes => {
                 bucket.last = self.position;
@@ -178,7 +189,8 @@ impl Log {
     }
 
     /// If the log is over its limit, adds to the batch what trims it, and returns the new floor for
-    /// [`trimmed`](Log::trimmed). The last bucket always stays, and what the store's rows lack.
+    /// [`trimmed`](Log::trimmed). The last bucket always stays, and what the store's rows lack. Rows below the
+    /// floor are not read any more; the store may forget them once the floor is durable.
     pub(crate) fn trim<B: Batch>(
         &self,
         batch: &mut B,
@@ -199,13 +211,13 @@ impl Log {
         record.varint(floor.last.0);
         floor.vector.encode(&mut record);
         batch.put(Family::Node, keys::FLOOR, record.as_slice());
-        batch.delete_range(Family::Log, &keys::log(LogPosition(0)), &keys::log(floor.last.next()));
         Some(floor.last)
     }
 
     /// The trim is written.
     pub(crate) fn trimmed(&mut self, floor: LogPosition) {
         let mut index = lock(&self.index);
+        index.floor = floor;
         while let Some(bucket) = index.buckets.pop_front_if(|bucket| bucket.last <= floor) {
             self.bytes -= bucket.bytes;
         }
@@ -348,6 +360,7 @@ impl<R: Read> LogReader<R> {
         row: &mut dyn FnMut(LogPosition, Vec<LogEntry>, usize) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let mut failed = None;
+        let after = after.max(lock(&self.index).floor);
         self.store.scan(Family::Log, &keys::log(after.next()), &[], &mut |key, value| match (
             keys::split_log(key),
             decode_row(value),

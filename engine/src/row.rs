@@ -90,7 +90,23 @@ pub struct Row {
     siblings: SmallVec<[Sibling; 1]>,
     /// Ascending by origin.
     counters: Vec<CounterEntry>,
+    /// Not part of the value.
+    hash: Known,
 }
+
+/// What the digest has of a row, so that it need not be computed again when the row goes. Only the keyspace
+/// sets it, for rows that it holds; it says nothing of a copy that was changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known([u64; 2]);
+
+/// Equal rows are equal whether their hash is known or not.
+impl PartialEq for Known {
+    fn eq(&self, _: &Known) -> bool {
+        true
+    }
+}
+
+impl Eq for Known {}
 
 /// What a register shows: the winning payload, or a number once increments are in play.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,6 +222,17 @@ impl Row {
         payloads + spilled + self.counters.capacity() * size_of::<CounterEntry>()
     }
 
+    /// The hash that was kept with this row, 0 if none was.
+    pub(crate) fn known_hash(&self) -> u128 {
+        let [high, low] = self.hash.0;
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    /// Keeps the row's hash with it.
+    pub(crate) fn keep_hash(&mut self, hash: u128) {
+        self.hash = Known([(hash >> 64) as u64, hash as u64]);
+    }
+
     /// For planted faults.
     #[cfg(feature = "planted")]
     pub(crate) fn parts(&mut self) -> (&mut SmallVec<[Sibling; 1]>, &mut Vec<CounterEntry>) {
@@ -223,7 +250,7 @@ impl Row {
 
     /// The counter entries alone: what a write that supersedes all siblings begins with.
     pub(crate) fn without_siblings(&self) -> Row {
-        Row { siblings: SmallVec::new(), counters: self.counters.clone() }
+        Row { counters: self.counters.clone(), ..Row::default() }
     }
 
     // ---- writes of this node -----------------------------------------------------------------------

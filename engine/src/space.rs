@@ -62,6 +62,8 @@ pub(crate) struct Space<S: Store> {
     scratch: Vec<u8>,
     /// The record looked up last: a command comes back to the same key several times.
     recent: Option<Place>,
+    /// The same for rows.
+    recent_row: Option<Place>,
     limit: usize,
     format: Writer,
     #[cfg(feature = "planted")]
@@ -107,6 +109,7 @@ impl<S: Store> Space<S> {
             changed: None,
             scratch: Vec::new(),
             recent: None,
+            recent_row: None,
             limit,
             format: Writer::new(),
             #[cfg(feature = "planted")]
@@ -155,7 +158,13 @@ impl<S: Store> Space<S> {
 
     fn row_place(&mut self, row: &RowKey, stored: u64) -> Outcome<Place> {
         keys::row(&mut self.scratch, row);
+        if let Some(place) = self.recent_row
+            && self.rows.key(place) == self.scratch
+        {
+            return Ok(place);
+        }
         if let Some(place) = self.rows.find(&self.scratch) {
+            self.recent_row = Some(place);
             return Ok(place);
         }
         let found = match stored {
@@ -166,7 +175,9 @@ impl<S: Store> Space<S> {
             Some(bytes) => self.decode_row(&bytes)?,
             None => Row::default(),
         };
-        Ok(self.rows.insert(&self.scratch, value))
+        let place = self.rows.insert(&self.scratch, value);
+        self.recent_row = Some(place);
+        Ok(place)
     }
 
     fn decode_row(&self, bytes: &[u8]) -> Outcome<Row> {
@@ -359,7 +370,7 @@ impl<S: Store> Space<S> {
 
     /// Puts a row in place of what is there, which is returned, and lets everything that is derived from
     /// it follow.
-    pub(crate) fn replace(&mut self, row: &RowKey, new: Row) -> Outcome<Row> {
+    pub(crate) fn replace(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
         if row.slot == Slot::Binding {
             return self.replace_binding(row, new);
         }
@@ -373,6 +384,7 @@ impl<S: Store> Space<S> {
         self.headers.pin(place);
         let before = self.headers[place].visible();
         let hash = self.hash(row, &new);
+        new.keep_hash(hash);
         let is_live = new.is_live();
         let finite = |it: &Decision| it.time.map(|_| it.dot);
         let deadline = self.headers[place].decision().and_then(finite);
@@ -392,7 +404,7 @@ impl<S: Store> Space<S> {
                 None => return corrupt("row"),
             },
         };
-        self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
+        self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
         // Whoever watches the key is told of what clients can see: a member added again is no change.
         let header = &self.headers[place];
         let seen = match row.slot {
@@ -572,6 +584,15 @@ impl<S: Store> Space<S> {
         }
     }
 
+    /// The hash of a row that lay in a cache.
+    fn kept_hash(&mut self, key: &RowKey, row: &Row) -> u128 {
+        match row.known_hash() {
+            0 => self.hash(key, row),
+            hash => hash,
+        }
+    }
+
+    /// What the digest has of a row: 0 if there is nothing to see.
     pub(crate) fn hash(&mut self, key: &RowKey, row: &Row) -> u128 {
         let mut bytes = std::mem::take(&mut self.scratch);
         keys::row(&mut bytes, key);
@@ -640,9 +661,10 @@ impl<S: Store> Space<S> {
         Ok(())
     }
 
-    fn replace_binding(&mut self, row: &RowKey, new: Row) -> Outcome<Row> {
+    fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
         self.torn = true;
         let hash = self.hash(row, &new);
+        new.keep_hash(hash);
         let mut stored = Writer::new();
         encode_row(&new, &mut stored, &mut self.origins);
         let value = (!new.is_empty()).then(|| stored.into_vec());
@@ -654,7 +676,7 @@ impl<S: Store> Space<S> {
             self.bindings.insert(target, new)
         };
         let old = old.unwrap_or_default();
-        self.digest = self.digest.wrapping_sub(self.hash(row, &old)).wrapping_add(hash);
+        self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
         self.rebind()?;
         self.torn = false;
         Ok(old)
@@ -894,7 +916,7 @@ impl<S: Store> Space<S> {
 
     /// The tick has happened.
     pub(crate) fn settle(&mut self) {
-        self.recent = None;
+        (self.recent, self.recent_row) = (None, None);
         self.taken.clear();
         // Half of the budget for records, the rest for rows; what one does not use the other may.
         let half = self.limit / 2;
@@ -924,7 +946,7 @@ impl<S: Store> Space<S> {
             self.note(key, Some(Vec::new()));
         }
         self.next_deadline = next_deadline;
-        self.recent = None;
+        (self.recent, self.recent_row) = (None, None);
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }

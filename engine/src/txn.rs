@@ -11,8 +11,6 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use foldhash::fast::FixedState;
-use indexmap::IndexMap;
 
 use crate::cache::Place;
 use crate::causal::{Dot, Hlc, Millis, Origin, VersionVector};
@@ -24,6 +22,7 @@ use crate::engine::Engine;
 use crate::header::Header;
 use crate::row::Row;
 use crate::store::{Store, StoreError};
+use crate::touched::{Touch, Touched};
 
 /// Rows of a key that are removed one by one; a key with more is cleared by scope, O(1) on the wire.
 const MAX_SINGLE_REMOVALS: u64 = 64;
@@ -132,18 +131,6 @@ const MAX_DOTS_SHOWN: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Savepoint(usize);
 
-/// What a transaction has touched, in the order of its dots.
-pub(crate) type Touched = IndexMap<Touch, Row, FixedState>;
-
-/// What takes a dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Touch {
-    /// A row; the map's value is the row before.
-    Row(RowKey),
-    /// The n-th clear of the transaction; the map's value is not used.
-    Clear(usize),
-}
-
 enum Undo {
     /// The newest touch was the first of its row.
     First,
@@ -193,7 +180,7 @@ impl<'t, S: Store> Txn<'t, S> {
     // ---- touching rows -------------------------------------------------------------------------------
 
     fn take_dot(&mut self, touch: &Touch) -> (Dot, bool) {
-        let (index, first) = match self.touched.get_index_of(touch) {
+        let (index, first) = match self.touched.find(touch) {
             Some(index) => (index, false),
             None => (self.touched.len(), true),
         };
@@ -227,7 +214,7 @@ impl<'t, S: Store> Txn<'t, S> {
         let replaced = self.engine.space.replace(row, new);
         let old = self.guard(replaced)?;
         if first {
-            self.touched.insert(touch, old);
+            self.touched.push(touch, old);
             self.undo.push(Undo::First);
         } else {
             self.undo.push(Undo::Back(row.clone(), old));
@@ -377,7 +364,7 @@ impl<'t, S: Store> Txn<'t, S> {
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let names = self.engine.space.rows_in(&clear.scope);
         let names = self.guard(names)?;
-        self.touched.insert(touch, Row::default());
+        self.touched.push(touch, Row::default());
         self.undo.push(Undo::First);
         for name in names {
             let row = self.row(&name)?;
@@ -423,7 +410,7 @@ impl<'t, S: Store> Txn<'t, S> {
             Some((born, origin)) => birth::encode(born, &origin),
             None => Bytes::new(),
         };
-        let subkey = Bytes::copy_from_slice(&[slot as u8]);
+        let subkey = slot.as_subkey();
         self.put(RowKey { db, key: key.clone(), slot: Slot::Birth, subkey }, birth)
     }
 
@@ -720,7 +707,7 @@ impl<'t, S: Store> Txn<'t, S> {
         let mut touched = std::mem::take(&mut self.touched);
         let mut clears = std::mem::take(&mut self.clears).into_iter();
         let mut changes = false;
-        let mut firsts = touched.drain(..);
+        let mut firsts = touched.drain();
         for undo in self.undo.drain(..) {
             let (touch, before) = match undo {
                 Undo::First => match firsts.next() {
@@ -758,7 +745,7 @@ impl<'t, S: Store> Txn<'t, S> {
             commit.effects.push(effect);
         }
         drop(firsts);
-        self.engine.touched = touched;
+        self.touched = touched;
         if !changes {
             return None;
         }
@@ -777,10 +764,8 @@ impl<'t, S: Store> Txn<'t, S> {
 impl<S: Store> Drop for Txn<'_, S> {
     fn drop(&mut self) {
         self.rollback(Savepoint(0));
-        if self.touched.capacity() > self.engine.touched.capacity() {
-            self.touched.clear();
-            self.engine.touched = std::mem::take(&mut self.touched);
-        }
+        self.touched.clear();
+        self.engine.touched = std::mem::take(&mut self.touched);
     }
 }
 

@@ -621,22 +621,17 @@ fn both_stores_do_the_same() {
         let (mut one, mut other) = (disk.batch(), memory.batch());
         for _ in 0..10 {
             let family = *rng.pick(&journal);
-            let (key, end) = (random_key(&mut rng), random_key(&mut rng));
+            let key = random_key(&mut rng);
             match rng.below(20) {
                 0..12 => {
                     let value = vec![rng.next() as u8; rng.below(20)];
                     one.put(family, &key, &value);
                     other.put(family, &key, &value);
                 }
-                12..19 => {
+                _ => {
                     one.delete(family, &key);
                     other.delete(family, &key);
                 }
-                _ if key < end => {
-                    one.delete_range(family, &key, &end);
-                    other.delete_range(family, &key, &end);
-                }
-                _ => {}
             }
         }
         let sync = rng.chance(1);

@@ -4,6 +4,8 @@
 //! one file here (its operations over [`crate::Txn`], and its record) and one line in [`TYPES`]; the
 //! generic law checkers in `engine/tests/laws.rs` run over the table.
 
+use bytes::Bytes;
+
 use crate::codec::CodecError;
 
 pub mod birth;
@@ -91,6 +93,18 @@ impl Slot {
             Slot::Set => &set::TYPE,
             Slot::Hash => &hash::TYPE,
         }
+    }
+
+    /// The slot as the subkey of its birth.
+    pub(crate) fn as_subkey(self) -> Bytes {
+        Bytes::from_static(match self {
+            Slot::Birth => &[Slot::Birth as u8],
+            Slot::Deadline => &[Slot::Deadline as u8],
+            Slot::Binding => &[Slot::Binding as u8],
+            Slot::String => &[Slot::String as u8],
+            Slot::Set => &[Slot::Set as u8],
+            Slot::Hash => &[Slot::Hash as u8],
+        })
     }
 
     /// What clients see in the slot.

@@ -161,6 +161,14 @@ impl Store for MemStore {
         failure.map_or(Ok(()), Err)
     }
 
+    fn forget(&self, family: Family, to: &[u8]) -> Result<(), StoreError> {
+        let mut shared = self.lock();
+        let forgotten = |(of, key): &(Family, Vec<u8>)| *of == family && key.as_slice() < to;
+        shared.current.retain(|row, _| !forgotten(row));
+        shared.synced.retain(|row, _| !forgotten(row));
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.lock().sync();
         Ok(())
@@ -196,7 +204,6 @@ impl Read for MemSnapshot {
 enum Op {
     Put(Family, Vec<u8>, Bytes),
     Delete(Family, Vec<u8>),
-    DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
 /// Changes in the making.
@@ -215,13 +222,6 @@ impl MemBatch {
                 Op::Delete(family, key) => {
                     rows.remove(&(*family, key.clone()));
                 }
-                Op::DeleteRange(family, from, to) => {
-                    let range = (*family, from.clone())..(*family, to.clone());
-                    let doomed: Vec<_> = rows.range(range).map(|(key, _)| key.clone()).collect();
-                    for key in doomed {
-                        rows.remove(&key);
-                    }
-                }
             }
         }
     }
@@ -234,9 +234,5 @@ impl Batch for MemBatch {
 
     fn delete(&mut self, family: Family, key: &[u8]) {
         self.ops.push(Op::Delete(family, key.to_vec()));
-    }
-
-    fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
-        self.ops.push(Op::DeleteRange(family, from.to_vec(), to.to_vec()));
     }
 }

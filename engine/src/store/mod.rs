@@ -108,8 +108,6 @@ pub trait Batch {
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]);
     /// Removes a row.
     fn delete(&mut self, family: Family, key: &[u8]);
-    /// Removes all rows with `from <= key < to`.
-    fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]);
 }
 
 /// A storage backend. Handles are cheap to clone and name the same store.
@@ -129,6 +127,10 @@ pub trait Store: Read + Clone {
     /// Writes a run; durable when it returns. What was written to the journal before is made durable first:
     /// rows are never ahead of it. May go on beside `write`, but not beside itself. Errors as for `write`.
     fn write_run(&self, run: Run) -> Result<(), StoreError>;
+
+    /// Rows of a journal family with keys below `to` are not needed any more. They may stay for as long as it
+    /// suits the store. What made them dispensable has to be durable.
+    fn forget(&self, family: Family, to: &[u8]) -> Result<(), StoreError>;
 
     /// Makes everything written so far durable. After an error the process has to end: what the kernel
     /// dropped cannot be known.

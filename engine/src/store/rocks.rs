@@ -4,6 +4,8 @@
 //! * a run is built as a sorted file beside the store and added to it whole (`IngestExternalFile`): the
 //!   engine's cache is the memtable of the rows and the log their write-ahead log, so RocksDB needs neither;
 //!   the rows are one column family, since files are added to one atomically;
+//! * the log is trimmed by dropping whole files: its keys only grow, so its files never overlap and move down
+//!   the levels unread, as long as no range of deletions spans them;
 //! * files of rows carry Bloom filters, since most new keys are looked up once in vain;
 //! * recovery stops at the first damage of the write-ahead log (`PointInTime`), and the engine then checks
 //!   that vector and log agree; its syncs are ours to order, so no `wal_bytes_per_sync`;
@@ -352,6 +354,15 @@ impl Store for RocksStore {
         written.map_err(failure)
     }
 
+    fn forget(&self, family: Family, to: &[u8]) -> Result<(), StoreError> {
+        self.opened
+            .with_dependent(|db, handles| {
+                let column = handles.of(family);
+                db.delete_file_in_range_cf(column, stored(family, &[]), stored(family, to))
+            })
+            .map_err(failure)
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         if !self.disk.full.load(Ordering::Acquire) {
             match self.opened.borrow_owner().flush_wal(true) {
@@ -426,12 +437,5 @@ impl Batch for RocksBatch {
     fn delete(&mut self, family: Family, key: &[u8]) {
         let (changes, key) = (&mut self.changes, stored(family, key));
         self.store.opened.with_dependent(|_, handles| changes.delete_cf(handles.of(family), key));
-    }
-
-    fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
-        let (changes, from, to) = (&mut self.changes, stored(family, from), stored(family, to));
-        self.store
-            .opened
-            .with_dependent(|_, handles| changes.delete_range_cf(handles.of(family), from, to));
     }
 }

@@ -29,7 +29,7 @@ impl Weigh for u64 {
 }
 
 /// Most keys lie in their entry.
-type Key = SmallVec<[u8; 24]>;
+type Key = SmallVec<[u8; 40]>;
 
 struct Entry<V> {
     key: Key,
@@ -199,7 +199,7 @@ impl<V: Weigh> Cache<V> {
     }
 
     /// Evicts what is clean until no more than `limit` bytes are held, or for so many steps.
-    pub(crate) fn evict(&mut self, limit: usize) {
+    pub(crate) fn evict(&mut self, limit: usize, mut gone: impl FnMut(&[u8], &V)) {
         let mut steps = STEPS + 4 * std::mem::take(&mut self.inserted);
         while self.bytes > limit && steps > 0 {
             steps -= 1;
@@ -211,13 +211,16 @@ impl<V: Weigh> Cache<V> {
             match self.entries.get_mut(place) {
                 Some(entry) if entry.generation > self.written => {}
                 Some(entry) if entry.used => entry.used = false,
-                Some(_) => self.remove(place),
+                Some(_) => {
+                    let entry = self.remove(place);
+                    gone(&entry.key, &entry.value);
+                }
                 None => {}
             }
         }
     }
 
-    fn remove(&mut self, place: usize) {
+    fn remove(&mut self, place: usize) -> Entry<V> {
         let entry = self.entries.remove(place);
         self.bytes -= entry.bytes as usize;
         let hash = self.hash(&entry.key);
@@ -225,6 +228,7 @@ impl<V: Weigh> Cache<V> {
         if let Ok(found) = found {
             found.remove();
         }
+        entry
     }
 
     /// Bytes held.
@@ -276,7 +280,7 @@ mod tests {
             cache.insert(&n.to_be_bytes(), n);
         }
         let each = cache.bytes() / 100;
-        cache.evict(each * 50);
+        cache.evict(each * 50, |_, _| {});
         assert!(cache.entries.len() == 50 && cache.bytes() == each * 50);
         let left: Vec<u64> =
             (0..100u64).filter(|n| cache.peek(&n.to_be_bytes()) == Some(n)).collect();
@@ -291,25 +295,25 @@ mod tests {
         cache.insert(b"c", 4);
         let keys = cache.unwritten_range(b"a", b"c");
         assert_eq!(keys, [Key::from_slice(b"a"), Key::from_slice(b"b")]);
-        cache.evict(0);
+        cache.evict(0, |_, _| {});
         assert_eq!((cache.peek(b"a"), cache.peek(b"c")), (Some(&3), None));
         // What changes while its generation is being written belongs to the next.
         assert_eq!(frozen(&mut cache), [(b"b".to_vec(), 2), (b"a".to_vec(), 3)]);
         changed(&mut cache, b"a", 5);
-        cache.evict(0);
+        cache.evict(0, |_, _| {});
         assert_eq!(cache.peek(b"b"), Some(&2));
         cache.thaw(true);
-        cache.evict(0);
+        cache.evict(0, |_, _| {});
         assert_eq!((cache.peek(b"a"), cache.peek(b"b")), (Some(&5), None));
         assert_eq!(cache.unwritten_range(b"", b""), [Key::from_slice(b"a")]);
         // A generation that could not be written goes with the next one.
         assert_eq!(frozen(&mut cache), [(b"a".to_vec(), 5)]);
         changed(&mut cache, b"d", 6);
         cache.thaw(false);
-        cache.evict(0);
+        cache.evict(0, |_, _| {});
         assert_eq!(frozen(&mut cache), [(b"a".to_vec(), 5), (b"d".to_vec(), 6)]);
         cache.thaw(true);
-        cache.evict(0);
+        cache.evict(0, |_, _| {});
         assert_eq!((cache.entries.len(), cache.index.len(), cache.bytes()), (0, 0, 0));
     }
 }

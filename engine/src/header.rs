@@ -26,6 +26,8 @@ pub(crate) struct SlotState {
     pub(crate) rows: u64,
     /// Rows that lie in the store, residue included: 0 says that there is nothing to look for.
     pub(crate) stored: u64,
+    /// At least so many of them lie in the cache: if all do, what is not there is nowhere. Not stored.
+    pub(crate) cached: u64,
 }
 
 /// The deadline row and what counts of it.
@@ -106,7 +108,8 @@ impl Header {
         let index = match self.slots.binary_search_by_key(&slot, |state| state.slot) {
             Ok(index) => index,
             Err(index) => {
-                let state = SlotState { slot, birth: Row::default(), rows: 0, stored: 0 };
+                let state =
+                    SlotState { slot, birth: Row::default(), rows: 0, stored: 0, cached: 0 };
                 self.slots.insert(index, state);
                 index
             }
@@ -170,7 +173,8 @@ impl Header {
         for _ in 0..input.count(5)? {
             let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
             let birth = Row::decode(&mut input, origins)?;
-            let state = SlotState { slot, birth, rows: input.varint()?, stored: input.varint()? };
+            let (rows, stored) = (input.varint()?, input.varint()?);
+            let state = SlotState { slot, birth, rows, stored, cached: 0 };
             header.slots.push(state);
         }
         header.hidden = Hlc(input.varint()?);

@@ -156,7 +156,8 @@ impl<S: Store> Space<S> {
         &self.headers[place]
     }
 
-    fn row_place(&mut self, row: &RowKey, stored: u64) -> Outcome<Place> {
+    /// The place of a collection's row, whose key has its record there.
+    fn row_place(&mut self, row: &RowKey, header: Place) -> Outcome<Place> {
         keys::row(&mut self.scratch, row);
         if let Some(place) = self.recent_row
             && self.rows.key(place) == self.scratch
@@ -167,12 +168,17 @@ impl<S: Store> Space<S> {
             self.recent_row = Some(place);
             return Ok(place);
         }
-        let found = match stored {
-            0 => None,
-            _ => self.store.get(Family::Data, &self.scratch)?,
+        let elsewhere = self.headers[header].slot(row.slot).is_some_and(|it| it.cached < it.stored);
+        let found = match elsewhere {
+            true => self.store.get(Family::Data, &self.scratch)?,
+            false => None,
         };
         let value = match found {
-            Some(bytes) => self.decode_row(&bytes)?,
+            Some(bytes) => {
+                let value = self.decode_row(&bytes)?;
+                self.headers[header].slot_mut(row.slot).cached += 1;
+                value
+            }
             None => Row::default(),
         };
         let place = self.rows.insert(&self.scratch, value);
@@ -199,15 +205,10 @@ impl<S: Store> Space<S> {
                 Ok(self.headers[header].slot(slot).map_or(&NONE, |state| &state.birth))
             }
             _ => {
-                let stored = self.stored(header, row.slot);
-                let place = self.row_place(row, stored)?;
+                let place = self.row_place(row, header)?;
                 Ok(&self.rows[place])
             }
         }
-    }
-
-    fn stored(&self, header: Place, slot: Slot) -> u64 {
-        self.headers[header].slot(slot).map_or(0, |state| state.stored)
     }
 
     /// Visits the rows of a collection slot in byte order, residue included.
@@ -378,7 +379,7 @@ impl<S: Store> Space<S> {
         // Read before anything is changed: what cannot be read is left as it is.
         let element = match row.slot.record().single {
             true => None,
-            false => Some(self.row_place(row, self.stored(place, row.slot))?),
+            false => Some(self.row_place(row, place)?),
         };
         self.torn = true;
         self.headers.pin(place);
@@ -442,7 +443,9 @@ impl<S: Store> Space<S> {
         let hidden = header.hidden;
         let (was, is) = (old.is_visible(hidden), new.is_visible(hidden));
         let state = header.slot_mut(row.slot);
-        state.stored = state.stored + u64::from(!new.is_empty()) - u64::from(!old.is_empty());
+        let (came, went) = (u64::from(!new.is_empty()), u64::from(!old.is_empty()));
+        state.stored = state.stored + came - went;
+        state.cached = (state.cached + came).saturating_sub(went);
         state.rows = state.rows + u64::from(is) - u64::from(was);
         header.prune();
         if was != is && row.slot == Slot::Set {
@@ -920,10 +923,22 @@ impl<S: Store> Space<S> {
         self.taken.clear();
         // Half of the budget for records, the rest for rows; what one does not use the other may.
         let half = self.limit / 2;
-        self.headers.evict(self.limit - (self.rows.bytes() + self.derived.bytes()).min(half));
-        self.rows.evict(self.limit - (self.headers.bytes() + self.derived.bytes()).min(half));
+        let limit = self.limit - (self.rows.bytes() + self.derived.bytes()).min(half);
+        self.headers.evict(limit, |_, _| {});
+        let limit = self.limit - (self.headers.bytes() + self.derived.bytes()).min(half);
+        let Space { headers, rows, scratch, .. } = self;
+        rows.evict(limit, |key, row| {
+            // A record that is not there begins to count anew when it is.
+            if let Some(name) = keys::split_row(key).filter(|_| !row.is_empty()) {
+                keys::header(scratch, name.db, &name.key);
+                if let Some(place) = headers.find(scratch) {
+                    let state = headers[place].slot_mut(name.slot);
+                    state.cached = state.cached.saturating_sub(1);
+                }
+            }
+        });
         let left = self.limit.saturating_sub(self.headers.bytes() + self.rows.bytes());
-        self.derived.evict(left.max(self.limit / 8));
+        self.derived.evict(left.max(self.limit / 8), |_, _| {});
     }
 
     /// The tick has not happened: rows go back to what they were, the latest change first, and everything

@@ -98,6 +98,8 @@ pub struct NodeConfig {
     pub cache_bytes: Option<u64>,
     /// Further flags, as they are.
     pub more: Vec<String>,
+    /// How far the node's wall clock is off, as libfaketime reads it: `-1h`.
+    pub clock: Option<String>,
 }
 
 impl NodeConfig {
@@ -114,6 +116,7 @@ impl NodeConfig {
             log_max_bytes: None,
             cache_bytes: None,
             more: Vec::new(),
+            clock: None,
         }
     }
 
@@ -165,6 +168,7 @@ pub struct Server {
     port: u16,
     binary: PathBuf,
     flags: Vec<String>,
+    env: Vec<(String, String)>,
     child: Option<Child>,
     log: PathBuf,
     data: PathBuf,
@@ -178,7 +182,13 @@ impl Server {
         let dir = TempDir::new(&config.node_name);
         let data = dir.path().join("data");
         let flags = config.flags(&data);
-        Server::start(&config.node_name, config.port, binary, flags, data, dir)
+        let mut env = Vec::new();
+        if let Some(clock) = &config.clock {
+            env.push(("LD_PRELOAD".to_string(), libfaketime().display().to_string()));
+            env.push(("FAKETIME".to_string(), clock.clone()));
+            env.push(("FAKETIME_DONT_FAKE_MONOTONIC".to_string(), "1".to_string()));
+        }
+        Server::start(&config.node_name, config.port, binary, flags, env, data, dir)
     }
 
     /// Starts a real Redis on a free port, with further flags, and waits until it answers.
@@ -195,7 +205,7 @@ impl Server {
         let mut flags = vec!["--port".to_string(), port.to_string()];
         flags.extend(["--dir".to_string(), data.display().to_string()]);
         flags.extend(more.iter().map(|flag| flag.to_string()));
-        Server::start("redis", port, binary, flags, data, dir)
+        Server::start("redis", port, binary, flags, Vec::new(), data, dir)
     }
 
     fn start(
@@ -203,12 +213,13 @@ impl Server {
         port: u16,
         binary: PathBuf,
         flags: Vec<String>,
+        env: Vec<(String, String)>,
         data: PathBuf,
         dir: TempDir,
     ) -> Server {
         let log = dir.path().join("log");
         let name = name.to_string();
-        let mut server = Server { name, port, binary, flags, child: None, log, data, dir };
+        let mut server = Server { name, port, binary, flags, env, child: None, log, data, dir };
         server.restart();
         server
     }
@@ -225,6 +236,7 @@ impl Server {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
         let child = Command::new(&self.binary)
             .args(&self.flags)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a log file"))
@@ -365,6 +377,15 @@ fn guard(word: &str, pid: u32) {
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+/// What gives a process a clock of its own.
+fn libfaketime() -> PathBuf {
+    let libraries = fs::read_dir("/usr/lib").expect("/usr/lib").flatten().map(|entry| entry.path());
+    libraries
+        .map(|library| library.join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.is_file())
+        .expect("no libfaketime to set a clock with: apt-get install -y libfaketime")
 }
 
 /// The server that cargo built with this program. One older than its sources is refused: `cargo test`

@@ -6,7 +6,8 @@
 //!   the rows are one column family, since files are added to one atomically;
 //! * the log is trimmed by dropping whole files: its keys only grow, so its files never overlap and move down
 //!   the levels unread, as long as no range of deletions spans them;
-//! * files of rows carry Bloom filters, since most new keys are looked up once in vain;
+//! * files of rows carry Bloom filters, since most new keys are looked up once in vain; filters and indexes are
+//!   cut into blocks, as one of a large file would not fit into the cache, and be read at every look;
 //! * recovery stops at the first damage of the write-ahead log (`PointInTime`), and the engine then checks
 //!   that vector and log agree; its syncs are ours to order, so no `wal_bytes_per_sync`;
 //! * on a full disk RocksDB refuses writes, looks every five seconds whether there is room for its memtables,
@@ -23,9 +24,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, Snapshot,
-    SstFileWriter, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, DBRecoveryMode, ErrorKind, IngestExternalFileOptions, Options, ReadOptions,
+    Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 use smallvec::SmallVec;
@@ -250,6 +251,8 @@ fn column_options(rows: bool, cache: &Cache) -> Options {
     ]);
     if rows {
         blocks.set_bloom_filter(10.0, false);
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
     } else {
         tuned.set_write_buffer_size(16 << 20);
         tuned.set_max_write_buffer_number(4);

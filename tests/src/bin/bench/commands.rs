@@ -1,9 +1,12 @@
 //! Throughput, latency and CPU of single commands, side by side: one round measures every server once,
 //! and ratios are taken within a round, since the machine's mood changes between rounds.
 
+use std::thread;
+use std::time::Duration;
+
 use lattis_tests::process::Server;
 
-use crate::measure::{CpuWatch, median, redis_benchmark, spread};
+use crate::measure::{CpuWatch, NEW_MEMBERS, median, redis_benchmark, spread};
 use crate::{Options, REDIS, wait_until_joined};
 
 struct Sample {
@@ -35,6 +38,10 @@ pub fn with_peers(options: &Options) {
 }
 
 fn sample(server: &Server, test: &str, pipeline: usize, requests: u64) -> Sample {
+    if test == NEW_MEMBERS {
+        server.client().words("DEL myset");
+        thread::sleep(Duration::from_secs(2)); // until it is gone from disks and caches, too
+    }
     let watch = CpuWatch::start(&[server.pid()]);
     let run = redis_benchmark(server.port(), test, pipeline, requests);
     let (cpu, others) = watch.stop();

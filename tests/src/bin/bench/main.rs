@@ -14,6 +14,8 @@ mod propagation;
 
 use lattis_tests::process::{NodeConfig, Server};
 
+use crate::measure::NEW_MEMBERS;
+
 /// What the command line asks for.
 pub struct Options {
     quick: bool,
@@ -57,7 +59,8 @@ impl Options {
             options.rounds = if options.quick { 2 } else { 5 };
         }
         if options.tests.is_empty() {
-            options.tests = ["SET", "GET", "INCR", "SADD"].map(str::to_string).to_vec();
+            options.tests =
+                ["SET", "GET", "INCR", "SADD", NEW_MEMBERS].map(str::to_string).to_vec();
         }
         (mode, options)
     }

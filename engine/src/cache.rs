@@ -13,8 +13,9 @@ use std::ops::{Index, IndexMut};
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
-use slab::Slab;
 use smallvec::SmallVec;
+
+use crate::slots::Slots;
 
 /// What a cached value occupies beyond its own size.
 pub(crate) trait Weigh {
@@ -54,7 +55,7 @@ struct Found {
 
 pub(crate) struct Cache<V> {
     index: HashTable<Found>,
-    entries: Slab<Entry<V>>,
+    entries: Slots<Entry<V>>,
     hasher: SeedableRandomState,
     bytes: usize,
     hand: usize,
@@ -88,7 +89,7 @@ impl<V: Weigh> Cache<V> {
     pub(crate) fn new(seed: u64) -> Cache<V> {
         Cache {
             index: HashTable::new(),
-            entries: Slab::new(),
+            entries: Slots::new(),
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             bytes: 0,
             hand: 0,
@@ -203,7 +204,7 @@ impl<V: Weigh> Cache<V> {
         let mut steps = STEPS + 4 * std::mem::take(&mut self.inserted);
         while self.bytes > limit && steps > 0 {
             steps -= 1;
-            if self.hand >= self.entries.capacity() {
+            if self.hand >= self.entries.end() {
                 self.hand = 0;
             }
             let place = self.hand;
@@ -211,24 +212,24 @@ impl<V: Weigh> Cache<V> {
             match self.entries.get_mut(place) {
                 Some(entry) if entry.generation > self.written => {}
                 Some(entry) if entry.used => entry.used = false,
-                Some(_) => {
-                    let entry = self.remove(place);
-                    gone(&entry.key, &entry.value);
+                _ => {
+                    if let Some(entry) = self.remove(place) {
+                        gone(&entry.key, &entry.value);
+                    }
                 }
-                None => {}
             }
         }
     }
 
-    fn remove(&mut self, place: usize) -> Entry<V> {
-        let entry = self.entries.remove(place);
+    fn remove(&mut self, place: usize) -> Option<Entry<V>> {
+        let entry = self.entries.remove(place)?;
         self.bytes -= entry.bytes as usize;
         let hash = self.hash(&entry.key);
         let found = self.index.find_entry(spread(hash), |found| found.place as usize == place);
         if let Ok(found) = found {
             found.remove();
         }
-        entry
+        Some(entry)
     }
 
     /// Bytes held.
@@ -281,7 +282,7 @@ mod tests {
         }
         let each = cache.bytes() / 100;
         cache.evict(each * 50, |_, _| {});
-        assert!(cache.entries.len() == 50 && cache.bytes() == each * 50);
+        assert!(cache.index.len() == 50 && cache.bytes() == each * 50);
         let left: Vec<u64> =
             (0..100u64).filter(|n| cache.peek(&n.to_be_bytes()) == Some(n)).collect();
         assert_eq!(left.len(), 50);
@@ -314,6 +315,6 @@ mod tests {
         assert_eq!(frozen(&mut cache), [(b"a".to_vec(), 5), (b"d".to_vec(), 6)]);
         cache.thaw(true);
         cache.evict(0, |_, _| {});
-        assert_eq!((cache.entries.len(), cache.index.len(), cache.bytes()), (0, 0, 0));
+        assert_eq!((cache.index.len(), cache.bytes()), (0, 0));
     }
 }

@@ -39,6 +39,7 @@ mod cache;
 mod engine;
 mod header;
 mod log;
+mod slots;
 mod space;
 mod touched;
 mod transfer;

@@ -189,8 +189,8 @@ impl Log {
     }
 
     /// If the log is over its limit, adds to the batch what trims it, and returns the new floor for
-    /// [`trimmed`](Log::trimmed). The last bucket always stays, and what the store's rows lack. Rows below the
-    /// floor are not read any more; the store may forget them once the floor is durable.
+    /// [`trimmed`](Log::trimmed). The last bucket always stays, and what the store's rows lack. Rows below
+    /// the floor are not read any more; the store may forget them once the floor is durable.
     pub(crate) fn trim<B: Batch>(
         &self,
         batch: &mut B,

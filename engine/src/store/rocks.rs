@@ -6,8 +6,8 @@
 //!   the rows are one column family, since files are added to one atomically;
 //! * the log is trimmed by dropping whole files: its keys only grow, so its files never overlap and move down
 //!   the levels unread, as long as no range of deletions spans them;
-//! * files of rows carry Bloom filters, since most new keys are looked up once in vain; filters and indexes are
-//!   cut into blocks, as one of a large file would not fit into the cache, and be read at every look;
+//! * files of rows carry Bloom filters, since most new keys are looked up once in vain; filters and indexes
+//!   are cut into blocks, as one of a large file would not fit into the cache, and be read at every look;
 //! * recovery stops at the first damage of the write-ahead log (`PointInTime`), and the engine then checks
 //!   that vector and log agree; its syncs are ours to order, so no `wal_bytes_per_sync`;
 //! * on a full disk RocksDB refuses writes, looks every five seconds whether there is room for its memtables,

@@ -14,7 +14,7 @@ use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowKey, Scop
 use crate::log::{self, Log, LogReader};
 use crate::row::Row;
 use crate::space::Space;
-use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
+use crate::store::{Batch, Family, Read, Run, RunSize, Store, StoreError, keys};
 use crate::touched::Touched;
 use crate::transfer::Staged;
 use crate::txn::Txn;
@@ -114,7 +114,7 @@ pub struct Generation {
 impl Generation {
     /// Writes it, on any thread; then the engine has to be told by [`Engine::written`].
     pub fn write<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
-        store.write_run(std::mem::take(&mut self.run))?;
+        store.write_run(&mut self.run)?;
         // The floor was written with a tick before, and the run has synced that.
         store.forget(Family::Log, &keys::log(self.floor.next()))
     }
@@ -186,6 +186,8 @@ pub struct Engine<S: Store> {
     behind: u64,
     /// The position of the generation that is being written.
     writing: Option<LogPosition>,
+    /// How large the last one was.
+    run_size: RunSize,
 }
 
 impl<S: Store> Engine<S> {
@@ -260,6 +262,7 @@ impl<S: Store> Engine<S> {
             watermark: state.position,
             behind: 0,
             writing: None,
+            run_size: RunSize::default(),
             store,
         };
         engine.replay(now)?;
@@ -397,7 +400,8 @@ impl<S: Store> Engine<S> {
 
     /// Everything that the store lacks, with what it then is the state of.
     fn generation(&mut self, position: LogPosition) -> Generation {
-        let mut run = Run::default();
+        // Most are as large as the one before: growing would copy all of it again and again.
+        let mut run = Run::with_capacity(self.run_size);
         self.space.freeze(&mut run);
         let state = State {
             vector: self.vector.clone(),
@@ -411,6 +415,7 @@ impl<S: Store> Engine<S> {
         run.put(Family::System, keys::STATE, state.encode().as_slice());
         self.writing = Some(position);
         self.behind = 0;
+        self.run_size = run.size();
         Generation { run, position, floor: self.log.floor() }
     }
 

@@ -141,7 +141,7 @@ impl Planted {
             _ => return,
         }
         // A failing disk is not what this is about.
-        let _ = store.write_run(first);
+        let _ = store.write_run(&mut first);
     }
 
     /// What views are told of a changed member.

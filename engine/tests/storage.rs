@@ -140,7 +140,7 @@ fn put_row<S: Store>(store: &S, family: Family, key: &[u8], value: Option<&[u8]>
         Some(value) => run.put(family, key, value),
         None => run.delete(family, key),
     }
-    store.write_run(run).unwrap();
+    store.write_run(&mut run).unwrap();
 }
 
 fn rows<R: Read>(store: &R, family: Family) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -650,8 +650,8 @@ fn both_stores_do_the_same() {
                     false => run.delete(family, &key),
                 }
             }
-            disk.write_run(run.clone()).unwrap();
-            memory.write_run(run).unwrap();
+            disk.write_run(&mut run.clone()).unwrap();
+            memory.write_run(&mut run).unwrap();
         }
         for _ in 0..2 {
             let family = *rng.pick(&Family::ALL);

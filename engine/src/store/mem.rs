@@ -139,7 +139,7 @@ impl Store for MemStore {
         if sync { self.sync() } else { Ok(()) }
     }
 
-    fn write_run(&self, mut run: Run) -> Result<(), StoreError> {
+    fn write_run(&self, run: &mut Run) -> Result<(), StoreError> {
         run.sort();
         let mut shared = self.lock();
         let failure = shared.failure.clone();

@@ -20,7 +20,7 @@ mod run;
 pub use mem::{MemSnapshot, MemStore};
 #[cfg(feature = "rocks")]
 pub use rocks::{RocksOptions, RocksSnapshot, RocksStore};
-pub use run::Run;
+pub use run::{Run, RunSize};
 
 /// A family of rows with its own order and its own tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,9 +124,9 @@ pub trait Store: Read + Clone {
     /// it may have been.
     fn write(&self, batch: Self::Batch, sync: bool) -> Result<(), StoreError>;
 
-    /// Writes a run; durable when it returns. What was written to the journal before is made durable first:
+    /// Puts a run in order and writes it; durable when it returns. What was written to the journal before is made durable first:
     /// rows are never ahead of it. May go on beside `write`, but not beside itself. Errors as for `write`.
-    fn write_run(&self, run: Run) -> Result<(), StoreError>;
+    fn write_run(&self, run: &mut Run) -> Result<(), StoreError>;
 
     /// Rows of a journal family with keys below `to` are not needed any more. They may stay for as long as it
     /// suits the store. What made them dispensable has to be durable.

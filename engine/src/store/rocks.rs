@@ -1,9 +1,10 @@
-//! The store on RocksDB: the journal in column families with a write-ahead log, all rows in one more.
+//! The store on two RocksDBs: one for the journal, with a write-ahead log, and one for the rows beside it.
 //!
 //! The only file of the engine that does I/O. The choices that matter:
 //! * a run is built as a sorted file beside the store and added to it whole (`IngestExternalFile`): the
 //!   engine's cache is the memtable of the rows and the log their write-ahead log, so RocksDB needs neither;
-//!   the rows are one column family, since files are added to one atomically;
+//!   all rows lie in one column family, since a file is added to one; they have a RocksDB of their own,
+//!   since adding a file stops all writes until the disk has noted it;
 //! * the log is trimmed by dropping whole files: its keys only grow, so its files never overlap and move down
 //!   the levels unread, as long as no range of deletions spans them;
 //! * files of rows carry Bloom filters, since most new keys are looked up once in vain; filters and indexes
@@ -48,16 +49,15 @@ impl Default for RocksOptions {
     }
 }
 
-/// The column families.
-const ROWS: usize = 0;
-const LOG: usize = 1;
-const NODE: usize = 2;
-const COLUMNS: [&str; 3] = ["rows", "log", "node"];
+/// The journal's column families.
+const COLUMNS: [(&str, Family); 2] = [("log", Family::Log), ("node", Family::Node)];
 
-/// Files of rows that have not been merged with others; with more, runs have to wait.
-const MAX_LOOSE_RUNS: u64 = 16;
-/// How often a run that has to wait looks again.
+/// Runs that are merged together, and how many may lie unmerged: then the next one has to wait, but not for
+/// ever, since merging may have to wait for room on the disk.
+const MERGED_RUNS: i32 = 8;
+const MAX_LOOSE_RUNS: u64 = 24;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOKS: usize = 500;
 
 /// A key as it is stored: rows bear the number of their family.
 type Stored = SmallVec<[u8; 128]>;
@@ -75,16 +75,13 @@ struct Handles<'d>([&'d ColumnFamily; COLUMNS.len()]);
 
 impl<'d> Handles<'d> {
     fn of(&self, family: Family) -> &'d ColumnFamily {
-        match family {
-            Family::Log => self.0[LOG],
-            Family::Node => self.0[NODE],
-            _ => self.0[ROWS],
-        }
+        let column = COLUMNS.iter().position(|(_, known)| *known == family);
+        self.0[column.unwrap_or_default()]
     }
 }
 
 self_cell!(
-    struct Opened {
+    struct Journal {
         owner: DB,
         #[not_covariant]
         dependent: Handles,
@@ -99,18 +96,24 @@ self_cell!(
     }
 );
 
-struct Taken<'s>(Snapshot<'s>);
+struct Taken<'s> {
+    rows: Snapshot<'s>,
+    journal: Snapshot<'s>,
+}
 
 /// A store in a directory. Clones name the same store; the last one closes it.
 #[derive(Clone)]
 pub struct RocksStore {
-    opened: Arc<Opened>,
+    rows: Arc<DB>,
+    journal: Arc<Journal>,
     disk: Arc<Disk>,
 }
 
-/// Where the store lies, and how its last write went.
+/// Where the store lies, and how the last write to the journal went.
 struct Disk {
     path: PathBuf,
+    /// Where the rows lie.
+    rows: PathBuf,
     /// How files of rows are written.
     run_options: Options,
     full: AtomicBool,
@@ -161,11 +164,11 @@ impl RocksStore {
         db.set_enable_write_thread_adaptive_yield(false);
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let columns = COLUMNS
-            .map(|name| ColumnFamilyDescriptor::new(name, column_options(name == "rows", &cache)));
-        let db = DB::open_cf_descriptors(&db, path, columns).map_err(unopened)?;
-        let opened = Opened::try_new(db, |db| {
+            .map(|(name, _)| ColumnFamilyDescriptor::new(name, column_options(false, &cache)));
+        let journal = DB::open_cf_descriptors(&db, path, columns).map_err(unopened)?;
+        let journal = Journal::try_new(journal, |db| {
             let mut handles = Vec::with_capacity(COLUMNS.len());
-            for name in COLUMNS {
+            for (name, _) in COLUMNS {
                 handles.push(
                     db.cf_handle(name)
                         .ok_or_else(|| StoreError::Corrupt(format!("no column family {name}")))?,
@@ -175,21 +178,26 @@ impl RocksStore {
             handles.map(Handles).map_err(|_| StoreError::Corrupt("column families".into()))
         })?;
         let run_options = column_options(true, &cache);
-        let disk = Disk { path: path.to_owned(), run_options, full: AtomicBool::new(false) };
-        Ok(RocksStore { opened: Arc::new(opened), disk: Arc::new(disk) })
+        let rows_at = path.join("rows");
+        let columns = [ColumnFamilyDescriptor::new("default", column_options(true, &cache))];
+        let rows = DB::open_cf_descriptors(&db, &rows_at, columns).map_err(unopened)?;
+        let (path, full) = (path.to_owned(), AtomicBool::new(false));
+        let disk = Disk { path, rows: rows_at, run_options, full };
+        Ok(RocksStore { rows: Arc::new(rows), journal: Arc::new(journal), disk: Arc::new(disk) })
     }
 
     /// A property of RocksDB for INFO and tests, summed over the families.
     pub fn property(&self, name: &str) -> u64 {
-        self.opened.with_dependent(|db, handles| {
-            let each = handles.0.map(|column| db.property_int_value_cf(column, name));
-            each.into_iter().flatten().flatten().sum()
+        let rows = self.rows.property_int_value(name).ok().flatten();
+        self.journal.with_dependent(|db, handles| {
+            let journal = handles.0.map(|column| db.property_int_value_cf(column, name));
+            journal.into_iter().flatten().flatten().chain(rows).sum()
         })
     }
 
     /// Writes the memtables of the journal to files.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.opened.with_dependent(|db, handles| {
+        self.journal.with_dependent(|db, handles| {
             handles.0.iter().try_for_each(|column| db.flush_cf(column)).map_err(failure)
         })
     }
@@ -197,10 +205,8 @@ impl RocksStore {
     /// Files of rows that have not been merged with others.
     fn loose_runs(&self) -> u64 {
         let property = "rocksdb.num-files-at-level0";
-        self.opened.with_dependent(|db, handles| {
-            let text = db.property_value_cf(handles.0[ROWS], property).ok().flatten();
-            text.and_then(|text| text.parse().ok()).unwrap_or(0)
-        })
+        let text = self.rows.property_value(property).ok().flatten();
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     /// Writes a run to a file of its own.
@@ -253,6 +259,7 @@ fn column_options(rows: bool, cache: &Cache) -> Options {
         blocks.set_bloom_filter(10.0, false);
         blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         blocks.set_partition_filters(true);
+        tuned.set_level_zero_file_num_compaction_trigger(MERGED_RUNS);
     } else {
         tuned.set_write_buffer_size(16 << 20);
         tuned.set_max_write_buffer_number(4);
@@ -299,7 +306,10 @@ fn drive(
 impl Read for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let key = stored(family, key);
-        self.opened.with_dependent(|db, handles| copied(db.get_pinned_cf(handles.of(family), key)))
+        if !family.is_journal() {
+            return copied(self.rows.get_pinned(key));
+        }
+        self.journal.with_dependent(|db, handles| copied(db.get_pinned_cf(handles.of(family), key)))
     }
 
     fn scan(
@@ -312,9 +322,12 @@ impl Read for RocksStore {
         if !to.is_empty() && from >= to {
             return Ok(());
         }
-        self.opened.with_dependent(|db, handles| {
-            let rows = db.raw_iterator_cf_opt(handles.of(family), bounds(family, from, to));
-            drive(family, rows, visit)
+        let bounds = bounds(family, from, to);
+        if !family.is_journal() {
+            return drive(family, self.rows.raw_iterator_opt(bounds), visit);
+        }
+        self.journal.with_dependent(|db, handles| {
+            drive(family, db.raw_iterator_cf_opt(handles.of(family), bounds), visit)
         })
     }
 }
@@ -330,26 +343,27 @@ impl Store for RocksStore {
     fn write(&self, batch: RocksBatch, sync: bool) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        let written = self.opened.borrow_owner().write_opt(batch.changes, &options);
+        let written = self.journal.borrow_owner().write_opt(batch.changes, &options);
         let written = written.map_err(failure);
         self.disk.full.store(matches!(written, Err(StoreError::Full(_))), Ordering::Release);
         written
     }
 
-    fn write_run(&self, mut run: Run) -> Result<(), StoreError> {
+    fn write_run(&self, run: &mut Run) -> Result<(), StoreError> {
         run.sort();
         self.sync()?;
-        while self.loose_runs() >= MAX_LOOSE_RUNS {
+        for _ in 0..LOOKS {
+            if self.loose_runs() < MAX_LOOSE_RUNS {
+                break;
+            }
             std::thread::sleep(LOOK_AGAIN);
         }
-        let file = self.disk.path.join("run.sst");
+        let file = self.disk.rows.join("run.sst");
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        let written = self.build(&run, &file).and_then(|()| {
-            self.opened.with_dependent(|db, handles| {
-                db.ingest_external_file_cf_opts(handles.0[ROWS], &options, vec![&file])
-            })
-        });
+        let written = self
+            .build(run, &file)
+            .and_then(|()| self.rows.ingest_external_file_opts(&options, vec![&file]));
         if written.is_err() {
             // What is left of it takes room on a disk that may be full.
             let _ = fs::remove_file(&file);
@@ -358,7 +372,7 @@ impl Store for RocksStore {
     }
 
     fn forget(&self, family: Family, to: &[u8]) -> Result<(), StoreError> {
-        self.opened
+        self.journal
             .with_dependent(|db, handles| {
                 let column = handles.of(family);
                 db.delete_file_in_range_cf(column, stored(family, &[]), stored(family, to))
@@ -368,7 +382,7 @@ impl Store for RocksStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         if !self.disk.full.load(Ordering::Acquire) {
-            match self.opened.borrow_owner().flush_wal(true) {
+            match self.journal.borrow_owner().flush_wal(true) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     std::thread::sleep(WRITE_MAY_TAKE);
@@ -383,7 +397,10 @@ impl Store for RocksStore {
     }
 
     fn snapshot(&self) -> RocksSnapshot {
-        let held = Held::new(self.clone(), |store| Taken(store.opened.borrow_owner().snapshot()));
+        let held = Held::new(self.clone(), |store| Taken {
+            rows: store.rows.snapshot(),
+            journal: store.journal.borrow_owner().snapshot(),
+        });
         RocksSnapshot { held }
     }
 }
@@ -396,10 +413,11 @@ pub struct RocksSnapshot {
 impl Read for RocksSnapshot {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let key = stored(family, key);
-        self.held.with_dependent(|store, taken| {
-            store
-                .opened
-                .with_dependent(|_, handles| copied(taken.0.get_pinned_cf(handles.of(family), key)))
+        self.held.with_dependent(|store, taken| match family.is_journal() {
+            false => copied(taken.rows.get_pinned(key)),
+            true => store.journal.with_dependent(|_, handles| {
+                copied(taken.journal.get_pinned_cf(handles.of(family), key))
+            }),
         })
     }
 
@@ -413,12 +431,12 @@ impl Read for RocksSnapshot {
         if !to.is_empty() && from >= to {
             return Ok(());
         }
-        self.held.with_dependent(|store, taken| {
-            store.opened.with_dependent(|_, handles| {
-                let rows =
-                    taken.0.raw_iterator_cf_opt(handles.of(family), bounds(family, from, to));
-                drive(family, rows, visit)
-            })
+        let bounds = bounds(family, from, to);
+        self.held.with_dependent(|store, taken| match family.is_journal() {
+            false => drive(family, taken.rows.raw_iterator_opt(bounds), visit),
+            true => store.journal.with_dependent(|_, handles| {
+                drive(family, taken.journal.raw_iterator_cf_opt(handles.of(family), bounds), visit)
+            }),
         })
     }
 }
@@ -433,12 +451,12 @@ impl Batch for RocksBatch {
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
         let (changes, key) = (&mut self.changes, stored(family, key));
         self.store
-            .opened
+            .journal
             .with_dependent(|_, handles| changes.put_cf(handles.of(family), key, value));
     }
 
     fn delete(&mut self, family: Family, key: &[u8]) {
         let (changes, key) = (&mut self.changes, stored(family, key));
-        self.store.opened.with_dependent(|_, handles| changes.delete_cf(handles.of(family), key));
+        self.store.journal.with_dependent(|_, handles| changes.delete_cf(handles.of(family), key));
     }
 }

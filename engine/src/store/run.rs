@@ -3,14 +3,21 @@
 use super::Family;
 
 /// Changes of rows, one for each key. They reach the store together or not at all.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     bytes: Vec<u8>,
     changes: Vec<Change>,
 }
 
+/// How large a run is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunSize {
+    bytes: usize,
+    changes: usize,
+}
+
 /// Where a change lies in the bytes: the stored key, and behind it the value.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Change {
     start: usize,
     key: u32,
@@ -19,6 +26,17 @@ struct Change {
 }
 
 impl Run {
+    /// An empty run with room for as much as another had.
+    pub fn with_capacity(size: RunSize) -> Run {
+        let RunSize { bytes, changes } = size;
+        Run { bytes: Vec::with_capacity(bytes), changes: Vec::with_capacity(changes) }
+    }
+
+    /// How large it is.
+    pub fn size(&self) -> RunSize {
+        RunSize { bytes: self.bytes.len(), changes: self.changes.len() }
+    }
+
     /// Writes a row.
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
         self.push(family, key, Some(value));

@@ -250,7 +250,10 @@ fn copy_files(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory").flatten() {
-        fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+        match entry.path().is_dir() {
+            true => copy_files(&entry.path(), &to.join(entry.file_name())),
+            false => drop(fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy")),
+        }
     }
 }
 
@@ -309,18 +312,26 @@ fn a_directory_has_one_server() {
 
 const KEYS: usize = 3000;
 
-/// A closed directory with keys, some of them in files of rows, some in the log only.
+/// The directories of a node: its journal's, and its rows'.
+const PLACES: [&str; 2] = ["", "rows"];
+
+/// A directory with keys, some of them in files of rows, some in the log only, and that partly in files and
+/// partly in the write-ahead log.
 fn filled() -> Server {
     let mut server = Server::lattis(&NodeConfig::new("filled"));
-    for half in 0..2 {
+    for part in 0..3 {
         let mut client = server.client();
-        for number in half * KEYS / 2..(half + 1) * KEYS / 2 {
+        for number in part * KEYS / 3..(part + 1) * KEYS / 3 {
             assert!(client.words(&format!("SET k{number} v{number}")).is_ok());
             client.words(&format!("SADD s{} {number}", number % 10));
         }
-        server.kill();
-        if half == 0 {
-            // A start writes what the log holds to files.
+        match part {
+            // All rows are written.
+            0 => assert!(server.terminate().success(), "{}", server.log()),
+            _ => server.kill(),
+        }
+        if part < 2 {
+            // A start writes what the write-ahead log holds to files.
             server.restart();
         }
     }
@@ -373,40 +384,52 @@ fn a_damaged_directory_is_never_taken_for_an_empty_one() {
         damaged(what, &dir)
     };
     assert!(!damage("unchanged", &|| ()));
-    let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).expect("a file");
-    assert!(damage("CURRENT is empty", &|| write("CURRENT", b"")));
-    assert!(damage("CURRENT names nothing", &|| write("CURRENT", b"MANIFEST-999999\n")));
-    assert!(damage("CURRENT is missing", &|| fs::remove_file(dir.join("CURRENT")).expect("it")));
-    let manifest = || named(&dir, "MANIFEST-").pop().expect("a manifest");
     let cut = |path: PathBuf, length: u64| {
         let file = fs::File::options().write(true).open(path).expect("a file");
         file.set_len(length).expect("a cut");
     };
-    assert!(damage("the manifest is missing", &|| fs::remove_file(manifest()).expect("it")));
-    assert!(damage("the manifest is empty", &|| cut(manifest(), 0)));
-    assert!(damage("the manifest is cut", &|| {
-        let length = fs::metadata(manifest()).expect("it").len();
-        cut(manifest(), length / 2);
-    }));
-    let tables = files(server.data(), "sst");
-    assert!(tables.len() >= 3, "{tables:?}");
+    let halve = |path: PathBuf| {
+        let length = fs::metadata(&path).expect("it").len();
+        cut(path, length / 2);
+    };
     let mut refused = 0;
-    for table in &tables {
-        let name = table.file_name().expect("a name").to_string_lossy().into_owned();
-        let path = || dir.join(&name);
-        assert!(damage(&format!("{name} is missing"), &|| fs::remove_file(path()).expect("it")));
-        assert!(damage(&format!("{name} is cut"), &|| {
-            let length = fs::metadata(path()).expect("it").len();
-            cut(path(), length / 2);
-        }));
-        for part in [10, 50, 90] {
-            refused += usize::from(damage(&format!("{name} is changed at {part} %"), &|| {
-                let mut bytes = fs::read(path()).expect("it");
-                let at = bytes.len() * part / 100;
-                bytes[at..].iter_mut().take(8).for_each(|byte| *byte ^= 0x55);
-                fs::write(path(), bytes).expect("it");
-            }));
+    for place in PLACES {
+        let dir = dir.join(place);
+        let damage = |what: &str, change: &dyn Fn()| damage(&format!("{place}: {what}"), change);
+        let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).expect("a file");
+        assert!(damage("CURRENT is empty", &|| write("CURRENT", b"")));
+        assert!(damage("CURRENT names nothing", &|| write("CURRENT", b"MANIFEST-999999\n")));
+        let current = || fs::remove_file(dir.join("CURRENT")).expect("it");
+        assert!(damage("CURRENT is missing", &current));
+        let manifest = || named(&dir, "MANIFEST-").pop().expect("a manifest");
+        assert!(damage("the manifest is missing", &|| fs::remove_file(manifest()).expect("it")));
+        assert!(damage("the manifest is empty", &|| cut(manifest(), 0)));
+        assert!(damage("the manifest is cut", &|| halve(manifest())));
+        let tables = files(&server.data().join(place), "sst");
+        assert!(!tables.is_empty(), "{place}");
+        for table in &tables {
+            let name = table.file_name().expect("a name").to_string_lossy().into_owned();
+            let path = || dir.join(&name);
+            let remove = || fs::remove_file(path()).expect("it");
+            assert!(damage(&format!("{name} is missing"), &remove));
+            assert!(damage(&format!("{name} is cut"), &|| halve(path())));
+            for part in [10, 50, 90] {
+                refused += usize::from(damage(&format!("{name} is changed at {part} %"), &|| {
+                    let mut bytes = fs::read(path()).expect("it");
+                    let at = bytes.len() * part / 100;
+                    bytes[at..].iter_mut().take(8).for_each(|byte| *byte ^= 0x55);
+                    fs::write(path(), bytes).expect("it");
+                }));
+            }
         }
     }
+    // Rows that are gone are made anew, as long as the log has everything; without it they are nothing.
+    let rows = || fs::remove_dir_all(dir.join("rows")).expect("it");
+    assert!(!damage("no rows", &rows));
+    assert!(damage("rows alone", &|| {
+        for entry in fs::read_dir(&dir).expect("it").flatten().filter(|it| it.path().is_file()) {
+            fs::remove_file(entry.path()).expect("it");
+        }
+    }));
     assert!(refused > 0, "no changed file was noticed at the start");
 }

@@ -124,8 +124,9 @@ pub trait Store: Read + Clone {
     /// it may have been.
     fn write(&self, batch: Self::Batch, sync: bool) -> Result<(), StoreError>;
 
-    /// Puts a run in order and writes it; durable when it returns. What was written to the journal before is made durable first:
-    /// rows are never ahead of it. May go on beside `write`, but not beside itself. Errors as for `write`.
+    /// Puts a run in order and writes it; durable when it returns. What was written to the journal before
+    /// is made durable first: rows are never ahead of it. May go on beside `write`, but not beside itself.
+    /// Errors as for `write`.
     fn write_run(&self, run: &mut Run) -> Result<(), StoreError>;
 
     /// Rows of a journal family with keys below `to` are not needed any more. They may stay for as long as it

@@ -191,8 +191,9 @@ pub struct Engine<S: Store> {
 }
 
 impl<S: Store> Engine<S> {
-    /// Opens a store: checks that vector and log agree, writes and syncs a new incarnation, so that no dot is
-    /// ever given twice (law 3), and applies what the log has beyond the rows. Cost: reads the log through.
+    /// Opens a store: checks that vector and log agree, writes and syncs a new incarnation, so that no dot
+    /// is ever given twice (law 3), and applies what the log has beyond the rows. Cost: reads the log
+    /// through.
     pub fn open(
         store: S,
         config: EngineConfig,
@@ -208,6 +209,9 @@ impl<S: Store> Engine<S> {
         };
         let mut opened = Log::open(&store, config.log_max_bytes, state.position)?;
         if let Some(barrier) = opened.barrier {
+            if barrier != opened.log.position() {
+                return Err(OpenError::Damaged("the rows lack a joined state".into()));
+            }
             // A state was about to be joined when the end came: it has not happened.
             let mut batch = store.batch();
             log::cut(&mut batch, barrier);
@@ -284,7 +288,6 @@ impl<S: Store> Engine<S> {
             for entry in &chunk.entries {
                 match entry {
                     LogEntry::Commit(commit) => tick.replay(commit)?,
-                    // A joined state is in the rows before its barrier is in the log.
                     LogEntry::Barrier(_) => {
                         return Err(OpenError::Damaged("the rows lack a joined state".into()));
                     }
@@ -571,16 +574,17 @@ impl<S: Store> Tick<'_, S> {
     }
 
     fn apply_effects(&mut self, commit: Commit) -> Result<(), StoreError> {
-        let hlc = commit.hlc;
-        let dots: Vec<Dot> = (0..commit.effects.len()).map(|index| commit.dot(index)).collect();
+        let Commit { origin, first, hlc, effects } = commit;
+        let dot = |index| Dot { origin, seq: first + index as u64 };
         // Clears first: their context lies before the commit, so they never touch its own rows.
-        for (effect, dot) in commit.effects.iter().zip(&dots) {
+        for (index, effect) in effects.iter().enumerate() {
             if let Effect::Clear(clear) = effect {
-                self.apply_clear(clear, *dot)?;
+                self.apply_clear(clear, dot(index))?;
             }
         }
-        for (effect, dot) in commit.effects.into_iter().zip(dots) {
+        for (index, effect) in effects.into_iter().enumerate() {
             if let Effect::Row(effect) = effect {
+                let dot = dot(index);
                 let mut row = self.engine.space.row(&effect.row)?.clone();
                 #[cfg(feature = "planted")]
                 let old = row.clone();

@@ -13,7 +13,9 @@ use common::{Rng, bytes};
 use lattis_engine::causal::{LogPosition, Millis, NodeId, VersionVector};
 use lattis_engine::commit::LogEntry;
 use lattis_engine::store::{Batch, Family, MemStore, Read, Run, Store, StoreError, keys};
-use lattis_engine::{Engine, EngineConfig, Fresh, OpenError, Sealed, Ttl, Txn};
+use lattis_engine::{
+    Engine, EngineConfig, Fresh, OpenError, Sealed, Staged, StateReader, Ttl, Txn,
+};
 
 /// A store that can be let go of and opened again.
 trait Place {
@@ -92,6 +94,7 @@ on_both_stores!(
     data_without_identity_is_refused,
     a_log_without_identity_is_refused,
     the_log_brings_the_rows_up_to_date,
+    rows_that_lack_a_joined_state_are_refused,
     a_trimmed_log_begins_with_a_barrier,
     the_log_brings_another_node_up_to_date,
 );
@@ -357,6 +360,50 @@ mod bodies {
         let store = place.open();
         change(&store, |batch| batch.delete(Family::Node, keys::IDENTITY));
         assert_eq!(refusal(store), "identity and log do not belong");
+    }
+
+    /// A joined state is in the rows alone.
+    pub fn rows_that_lack_a_joined_state_are_refused<P: Place>(place: &P) {
+        let mut engine = open(place.open());
+        set(&mut engine, "k", "1");
+        let fresh = Fresh { node: NodeId(2), nonce: 5 };
+        let config = EngineConfig::default();
+        let mut other = Engine::open(MemStore::new(), config, fresh, Millis(1_000)).unwrap();
+        run(&mut other, |txn| txn.set(0, b"theirs", bytes("2"), Ttl::Clear).unwrap());
+        let mut reader = StateReader::new(other.snapshot().unwrap()).unwrap();
+        let mut staged = Staged::new(1 << 20);
+        staged.add(&reader.next_chunk(1 << 20).unwrap().0).unwrap();
+        let mut tick = engine.tick(Millis(1_000));
+        tick.join(&staged).unwrap();
+        tick.seal(false).unwrap();
+        let digest = engine.digest();
+        let joined = engine.position();
+        drop(engine);
+        // It is there without a flush of its own.
+        let mut engine = open(place.open());
+        assert_eq!(engine.digest(), digest);
+        set(&mut engine, "k", "2");
+        engine.close().unwrap();
+        let store = place.open();
+        for family in [Family::System, Family::Keys] {
+            for (key, _) in rows(&store, family) {
+                put_row(&store, family, &key, None);
+            }
+        }
+        let before = everything(&store);
+        assert_eq!(refusal(store.clone()), "the rows lack a joined state");
+        assert_eq!(everything(&store), before, "a refused store was changed");
+        // As the last row it is a join that did not come to its end.
+        for (key, _) in rows(&store, Family::Log) {
+            if keys::split_log(&key).unwrap() > joined {
+                change(&store, |batch| batch.delete(Family::Log, &key));
+            }
+        }
+        let mut engine = try_open(store, &EngineConfig::default(), 9).unwrap();
+        assert_eq!(engine.position(), LogPosition(joined.0 - 1));
+        assert_eq!(run(&mut engine, |txn| txn.get(0, b"k").unwrap()), Some(bytes("1")));
+        assert_eq!(run(&mut engine, |txn| txn.get(0, b"theirs").unwrap()), None);
+        engine.verify().unwrap();
     }
 
     pub fn the_log_brings_the_rows_up_to_date<P: Place>(place: &P) {

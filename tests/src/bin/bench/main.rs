@@ -1,6 +1,6 @@
 //! Benchmarks beside Redis, in one run on one machine, as ratios; prints markdown for docs/performance.md.
 //!
-//! `bench [mode] [--quick] [--rounds n] [--subject redis] [--tests SET,GET]`, where the mode is one of
+//! `bench [mode] [--quick] [--rounds n] [--subject redis] [--tests SET,GET] [--cache-bytes n]`; modes are
 //! `commands` (throughput, latency and CPU of single commands), `peers` (the same with two peers
 //! attached), `propagation` (from a write on one node until it can be read on another), `bindings`
 //! (what a binding costs per change) and `flush` (latency while memtables are written out).
@@ -23,6 +23,7 @@ pub struct Options {
     /// Redis in Lattis's place.
     redis_as_subject: bool,
     tests: Vec<String>,
+    cache_bytes: u64,
 }
 
 /// Redis as it is compared with: a file of all writes, synced each second. Its rewrite is off, since it
@@ -41,8 +42,13 @@ pub const REDIS: &[&str] = &[
 impl Options {
     fn parse() -> (String, Options) {
         let mut mode = "commands".to_string();
-        let mut options =
-            Options { quick: false, rounds: 0, redis_as_subject: false, tests: Vec::new() };
+        let mut options = Options {
+            quick: false,
+            rounds: 0,
+            redis_as_subject: false,
+            tests: Vec::new(),
+            cache_bytes: 2 << 30,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_else(|| usage());
@@ -50,6 +56,9 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--rounds" => options.rounds = value().parse().unwrap_or_else(|_| usage()),
                 "--subject" => options.redis_as_subject = value() == "redis",
+                "--cache-bytes" => {
+                    options.cache_bytes = value().parse().unwrap_or_else(|_| usage());
+                }
                 "--tests" => options.tests = value().split(',').map(str::to_string).collect(),
                 word if !word.starts_with('-') => mode = word.to_string(),
                 _ => usage(),
@@ -79,7 +88,12 @@ impl Options {
     fn start_alone(&self) -> Server {
         match self.redis_as_subject {
             true => Server::redis(REDIS),
-            false => Server::lattis(&durable(NodeConfig::new("bench"))),
+            false => {
+                let mut config = durable(NodeConfig::new("bench"));
+                // All data lies in memory, as it does in Redis.
+                config.cache_bytes = Some(self.cache_bytes);
+                Server::lattis(&config)
+            }
         }
     }
 
@@ -128,7 +142,7 @@ pub fn wait_until_joined(servers: &[Server]) {
 fn usage() -> ! {
     eprintln!(
         "bench [commands|peers|propagation|bindings|flush] [--quick] [--rounds n] \
-         [--subject redis] [--tests SET,GET,...]"
+         [--subject redis] [--tests SET,GET,...] [--cache-bytes n]"
     );
     std::process::exit(2)
 }

@@ -122,11 +122,6 @@ impl Writer {
         self.bytes.is_empty()
     }
 
-    /// Forgets what was written and keeps the buffer.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-    }
-
     /// The bytes, as a vector.
     pub fn into_vec(self) -> Vec<u8> {
         self.bytes

@@ -65,7 +65,6 @@ pub(crate) struct Space<S: Store> {
     /// The same for rows.
     recent_row: Option<Place>,
     limit: usize,
-    format: Writer,
     #[cfg(feature = "planted")]
     pub(crate) planted: crate::planted::Planted,
 }
@@ -111,7 +110,6 @@ impl<S: Store> Space<S> {
             recent: None,
             recent_row: None,
             limit,
-            format: Writer::new(),
             #[cfg(feature = "planted")]
             planted: crate::planted::Planted::None,
             store,
@@ -889,10 +887,10 @@ impl<S: Store> Space<S> {
     /// Closes the generation: puts all that the store does not have into a run. Until that is written, or
     /// has failed, no other may be closed. Cost: what has changed.
     pub(crate) fn freeze(&mut self, run: &mut Run) {
-        let Space { headers, rows, derived, origins, format, .. } = self;
-        put_unwritten(run, Family::Keys, headers, origins, format);
-        put_unwritten(run, Family::Data, rows, origins, format);
-        put_unwritten(run, Family::Derived, derived, origins, format);
+        let Space { headers, rows, derived, origins, .. } = self;
+        put_unwritten(run, Family::Keys, headers, origins);
+        put_unwritten(run, Family::Data, rows, origins);
+        put_unwritten(run, Family::Derived, derived, origins);
         for (key, Unwritten { row, .. }) in &self.system {
             match row {
                 Some(row) => run.put(Family::System, key, row),
@@ -1059,16 +1057,8 @@ fn put_unwritten<V: Stored + crate::cache::Weigh>(
     family: Family,
     cache: &mut Cache<V>,
     origins: &mut Origins,
-    scratch: &mut Writer,
 ) {
-    cache.freeze(|key, value| {
-        scratch.clear();
-        if value.save(scratch, origins) {
-            run.put(family, key, scratch.as_slice());
-        } else {
-            run.delete(family, key);
-        }
-    });
+    cache.freeze(|key, value| run.encode(family, key, |out| value.save(out, origins)));
 }
 
 /// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it

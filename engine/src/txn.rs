@@ -145,7 +145,6 @@ pub struct Txn<'t, S: Store> {
     entries: &'t mut Vec<LogEntry>,
     failed: &'t mut Option<StoreError>,
     hlc: Hlc,
-    first: u64,
     touched: Touched,
     clears: Vec<Clear>,
     undo: Vec<Undo>,
@@ -159,9 +158,8 @@ impl<'t, S: Store> Txn<'t, S> {
         failed: &'t mut Option<StoreError>,
     ) -> Txn<'t, S> {
         let hlc = engine.clock.peek(now);
-        let first = engine.vector.get(&engine.origin) + 1;
         let touched = std::mem::take(&mut engine.touched);
-        Txn { engine, entries, failed, hlc, first, touched, clears: Vec::new(), undo: Vec::new() }
+        Txn { engine, entries, failed, hlc, touched, clears: Vec::new(), undo: Vec::new() }
     }
 
     /// The time of the commit, by which deadlines are judged: the later of wall clock and stamps.
@@ -179,12 +177,17 @@ impl<'t, S: Store> Txn<'t, S> {
 
     // ---- touching rows -------------------------------------------------------------------------------
 
+    /// The seq of the first dot: only writers ask.
+    fn first(&self) -> u64 {
+        self.engine.vector.get(&self.engine.origin) + 1
+    }
+
     fn take_dot(&mut self, touch: &Touch) -> (Dot, bool) {
         let (index, first) = match self.touched.find(touch) {
             Some(index) => (index, false),
             None => (self.touched.len(), true),
         };
-        (Dot { origin: self.engine.origin, seq: self.first + index as u64 }, first)
+        (Dot { origin: self.engine.origin, seq: self.first() + index as u64 }, first)
     }
 
     /// Changes a row under the dot that this transaction has for it.
@@ -700,7 +703,7 @@ impl<'t, S: Store> Txn<'t, S> {
         }
         let mut commit = Commit {
             origin: self.engine.origin,
-            first: self.first,
+            first: self.first(),
             hlc: self.hlc,
             effects: Vec::with_capacity(self.touched.len()),
         };

@@ -1,6 +1,7 @@
 //! A run: the changes of rows that reach the store together, as one sorted file.
 
 use super::Family;
+use crate::codec::Writer;
 
 /// Changes of rows, one for each key. They reach the store together or not at all.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +58,30 @@ impl Run {
             start,
             key: key.len() as u32 + 1,
             value: value.map(|value| value.len() as u32),
+        });
+    }
+
+    /// Writes a row that encodes itself, or removes it if there is nothing to encode.
+    pub(crate) fn encode(
+        &mut self,
+        family: Family,
+        key: &[u8],
+        encode: impl FnOnce(&mut Writer) -> bool,
+    ) {
+        let start = self.bytes.len();
+        let mut out = Writer::over(std::mem::take(&mut self.bytes));
+        out.u8(family as u8);
+        out.raw(key);
+        let value = out.len();
+        let is_there = encode(&mut out);
+        self.bytes = out.into_vec();
+        if !is_there {
+            self.bytes.truncate(value);
+        }
+        self.changes.push(Change {
+            start,
+            key: key.len() as u32 + 1,
+            value: is_there.then(|| (self.bytes.len() - value) as u32),
         });
     }
 

@@ -1,4 +1,4 @@
-//! The latency of single SETs while memtables are written out and compacted underneath.
+//! The latency of single SETs while rows are written to files and merged underneath.
 //!
 //! One connection measures, one command at a time; another writes volume at a bounded rate, so that
 //! what is seen is flushing and not saturation. Each second is a row, with the table files that

@@ -3,7 +3,7 @@
 //! `bench [mode] [--quick] [--rounds n] [--subject redis] [--tests SET,GET] [--cache-bytes n]`; modes are
 //! `commands` (throughput, latency and CPU of single commands), `peers` (the same with two peers
 //! attached), `propagation` (from a write on one node until it can be read on another), `bindings`
-//! (what a binding costs per change) and `flush` (latency while memtables are written out).
+//! (what a binding costs per change) and `flush` (latency while rows are written to files).
 //! `--subject redis` puts a second Redis in Lattis's place: what it then shows is noise.
 
 mod bindings;

@@ -70,8 +70,6 @@ pub struct Site {
     pub requests: VecDeque<Script>,
     /// A tick is under way.
     pub ticking: bool,
-    /// How often an old copy of its disk was put back.
-    pub restored: u32,
     /// Rows on their way to the disk.
     pub generation: Option<Generation>,
     /// The last life's writer.
@@ -118,7 +116,6 @@ impl Site {
             skew,
             requests: VecDeque::new(),
             ticking: false,
-            restored: 0,
             generation: None,
             origin: Origin::default(),
             kept: true,
@@ -292,7 +289,6 @@ impl Cluster {
                 self.crash(at, true);
                 self.note(format_args!("n{at} is restored"));
                 self.count("restored disks");
-                self.sites[at].restored += 1;
                 self.sites[at].store = store;
                 self.shadows[at] = shadow;
             }
@@ -692,14 +688,12 @@ impl Cluster {
             }
             Output::Report(event) => {
                 self.note(format_args!("n{at} {event:?}"));
-                // A disk that was put back twice gives two lives of one number, the older of which some
-                // may not have seen go.
-                let twice = |node: NodeId| {
-                    self.sites.iter().any(|site| site.id == node && site.restored > 1)
-                };
                 match event {
-                    PeerEvent::Clone { node } if node != self.sites[at].id && twice(node) => {
-                        self.count("restored nodes taken for clones");
+                    // What a node that is gone had sent may arrive after what its next life sent, and an old
+                    // copy of a disk brings back an old number. Only that link is refused; a node that lives
+                    // must not take it for its own.
+                    PeerEvent::Clone { node } if node != self.sites[at].id => {
+                        self.count("older lives taken for clones");
                     }
                     PeerEvent::Fenced { .. } | PeerEvent::Clone { .. } => {
                         self.fail("dots", format!("n{at} is fenced: {event:?}"));

@@ -118,11 +118,6 @@ impl Generation {
         // The floor was written with a tick before, and the run has synced that.
         store.forget(Family::Log, &keys::log(self.floor.next()))
     }
-
-    /// The number of rows.
-    pub fn rows(&self) -> usize {
-        self.run.len()
-    }
 }
 
 /// What the rows of a store are the state of; written with them.
@@ -184,8 +179,8 @@ pub struct Engine<S: Store> {
     watermark: LogPosition,
     /// Bytes of log beyond that, and beyond the generation that is being written.
     behind: u64,
-    /// The position of the generation that is being written.
-    writing: Option<LogPosition>,
+    /// Whether a generation is being written.
+    writing: bool,
     /// How large the last one was.
     run_size: RunSize,
 }
@@ -265,7 +260,7 @@ impl<S: Store> Engine<S> {
             log,
             watermark: state.position,
             behind: 0,
-            writing: None,
+            writing: false,
             run_size: RunSize::default(),
             store,
         };
@@ -377,11 +372,6 @@ impl<S: Store> Engine<S> {
         self.store.sync()
     }
 
-    /// Rows that the store does not have yet. They are in memory, and in the log.
-    pub fn unwritten(&self) -> usize {
-        self.space.unwritten()
-    }
-
     /// Whether as much has gathered as should, so that the owner has to see to it that it is written. What
     /// gathers meanwhile is for the owner to bound.
     pub fn is_behind(&self) -> bool {
@@ -395,7 +385,7 @@ impl<S: Store> Engine<S> {
     pub fn freeze(&mut self) -> Option<Generation> {
         let position = self.log.position();
         let nothing = self.space.unwritten() == 0 && position == self.watermark;
-        if self.writing.is_some() || self.space.is_torn() || nothing {
+        if self.writing || self.space.is_torn() || nothing {
             return None;
         }
         Some(self.generation(position))
@@ -412,11 +402,12 @@ impl<S: Store> Engine<S> {
             clock: self.clock.last(),
             digest: self.space.digest(),
             counts: self.space.counts().to_vec(),
-        };
+        }
+        .encode();
         #[cfg(feature = "planted")]
-        self.config.planted.frozen(&mut run, state.encode().as_slice(), &self.store);
-        run.put(Family::System, keys::STATE, state.encode().as_slice());
-        self.writing = Some(position);
+        self.config.planted.frozen(&mut run, state.as_slice(), &self.store);
+        run.put(Family::System, keys::STATE, state.as_slice());
+        self.writing = true;
         self.behind = 0;
         self.run_size = run.size();
         Generation { run, position, floor: self.log.floor() }
@@ -432,7 +423,7 @@ impl<S: Store> Engine<S> {
 
     fn thaw(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
         self.space.thaw(result.is_ok());
-        self.writing = None;
+        self.writing = false;
         if result.is_ok() {
             self.watermark = generation.position;
         }
@@ -736,7 +727,7 @@ impl<S: Store> Tick<'_, S> {
     /// Writes all rows behind the barrier of a joined state, which the log does not have. If they cannot be
     /// written, the barrier goes; a start that finds it without them takes it for not written.
     fn write_joined(&mut self, position: LogPosition) -> Result<(), StoreError> {
-        if self.engine.writing.is_some() {
+        if self.engine.writing {
             return Err(StoreError::Unknown("rows were being written beside a join".into()));
         }
         let mut generation = self.engine.generation(position);

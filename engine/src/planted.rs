@@ -134,10 +134,7 @@ impl Planted {
         let mut first = Run::default();
         match self {
             Planted::VectorWithoutRows => first.put(Family::System, keys::STATE, state),
-            Planted::GenerationInParts => {
-                let rest = run.split_off(run.len() / 2);
-                first = std::mem::replace(run, rest);
-            }
+            Planted::GenerationInParts => first = run.take_half(),
             _ => return,
         }
         // A failing disk is not what this is about.

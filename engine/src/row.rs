@@ -585,11 +585,6 @@ impl Origins {
         self.list.push(origin);
     }
 
-    /// Takes back the numbers from `len` on: what was written with them was not stored.
-    pub fn truncate(&mut self, len: usize) {
-        self.list.truncate(len);
-    }
-
     /// All origins in the order of their numbers.
     pub fn list(&self) -> &[Origin] {
         &self.list

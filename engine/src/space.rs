@@ -927,10 +927,10 @@ impl<S: Store> Space<S> {
         let Space { headers, rows, scratch, .. } = self;
         rows.evict(limit, |key, row| {
             // A record that is not there begins to count anew when it is.
-            if let Some(name) = keys::split_row(key).filter(|_| !row.is_empty()) {
-                keys::header(scratch, name.db, &name.key);
+            if let Some((db, key, slot, _)) = keys::split_slot(key).filter(|_| !row.is_empty()) {
+                keys::header(scratch, db, key);
                 if let Some(place) = headers.find(scratch) {
-                    let state = headers[place].slot_mut(name.slot);
+                    let state = headers[place].slot_mut(slot);
                     state.cached = state.cached.saturating_sub(1);
                 }
             }

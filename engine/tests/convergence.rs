@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::World;
+use common::{World, named};
 
 fn history(seed: u64) {
     let replicas = 2 + (seed % 3) as usize;
@@ -17,12 +17,7 @@ fn history(seed: u64) {
             0..50 => world.random_command(at),
             50..80 => drop(world.deliver(at)),
             80..86 => world.expire(at),
-            86..90 => {
-                let from = world.rng.below(replicas);
-                if from != at {
-                    world.transfer(from, at);
-                }
-            }
+            86..90 => world.receive_a_state(at),
             90..93 => {
                 world.engine(at).sync().unwrap();
             }
@@ -39,14 +34,7 @@ fn history(seed: u64) {
     }
     world.forget_lost();
     world.settle();
-    // All deadlines pass everywhere, and their removals reach everybody.
-    world.now += 1_000;
-    for _ in 0..2 {
-        for at in 0..replicas {
-            world.expire(at);
-        }
-        world.settle();
-    }
+    world.pass_all_deadlines();
     world.check_digests();
     let first = world.dump(0);
     for at in 0..replicas {
@@ -62,10 +50,6 @@ fn replicas_converge() {
         Err(_) => (0, 3_000),
     };
     for seed in from..to {
-        let result = std::panic::catch_unwind(|| history(seed));
-        if let Err(panic) = result {
-            eprintln!("SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
+        named(format_args!("SEED={seed}"), || history(seed));
     }
 }

@@ -11,7 +11,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::{Rng, World, bytes};
+use common::{Rng, World, bytes, named};
 use lattis_engine::causal::Millis;
 use lattis_engine::dataflow::ops::{OPERATORS, OperatorRecord, operator};
 use lattis_engine::dataflow::{Change, Definition};
@@ -190,12 +190,7 @@ fn history(seed: u64, seen: &mut Seen) {
             0..55 => command(&mut world, at),
             55..85 => drop(world.deliver(at)),
             85..90 => world.expire(at),
-            90..95 => {
-                let from = world.rng.below(replicas);
-                if from != at {
-                    world.transfer(from, at);
-                }
-            }
+            90..95 => world.receive_a_state(at),
             _ => {
                 world.engine(at).sync().unwrap();
                 world.crash(at);
@@ -205,11 +200,7 @@ fn history(seed: u64, seen: &mut Seen) {
         look(&mut world, at, seen);
     }
     world.settle();
-    world.now += 1_000;
-    for _ in 0..2 {
-        (0..replicas).for_each(|at| world.expire(at));
-        world.settle();
-    }
+    world.pass_all_deadlines();
     world.check_digests();
     for at in 0..replicas {
         world.verify(at);
@@ -222,11 +213,7 @@ fn history(seed: u64, seen: &mut Seen) {
 fn what_is_kept_is_what_would_be_computed_anew() {
     let mut seen = Seen::default();
     for seed in 0..1_500 {
-        let run = std::panic::AssertUnwindSafe(|| history(seed, &mut seen));
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(panic);
-        }
+        named(format_args!("seed {seed}"), || history(seed, &mut seen));
     }
     let Seen { active, suspended, lost } = seen;
     println!("{active} active, {suspended} suspended, {lost} superseded");

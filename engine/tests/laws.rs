@@ -10,7 +10,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::Rng;
+use common::{Rng, named};
 use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::{
@@ -220,11 +220,7 @@ fn for_all_histories(check: impl Fn(&mut History)) {
     for record in TYPES {
         for seed in 0..HISTORIES {
             let mut history = History::of(record, seed);
-            let run = std::panic::AssertUnwindSafe(|| check(&mut history));
-            if let Err(panic) = std::panic::catch_unwind(run) {
-                eprintln!("type {}, seed {seed}", record.name);
-                std::panic::resume_unwind(panic);
-            }
+            named(format_args!("type {}, seed {seed}", record.name), || check(&mut history));
         }
     }
 }

@@ -10,7 +10,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{World, bytes};
+use common::{World, bytes, named};
 use lattis_engine::Ttl;
 use lattis_engine::causal::{Dot, Hlc, Millis, VersionVector};
 use lattis_engine::commit::Commit;
@@ -180,15 +180,8 @@ fn executions(skew: usize) {
             execution.run();
             (execution.late, execution.hidden, execution.free)
         };
-        match std::panic::catch_unwind(run) {
-            Ok(counts) => {
-                (late, hidden, free) = (late + counts.0, hidden + counts.1, free + counts.2);
-            }
-            Err(panic) => {
-                eprintln!("skew {skew}, seed {seed}");
-                std::panic::resume_unwind(panic);
-            }
-        }
+        let counts = named(format_args!("skew {skew}, seed {seed}"), run);
+        (late, hidden, free) = (late + counts.0, hidden + counts.1, free + counts.2);
     }
     println!("skew {skew}: {late} late writes there, {hidden} fields hidden, {free} free");
     assert!(late > 10_000 && hidden > 10_000);

@@ -41,10 +41,7 @@ impl Behind {
         thread::Builder::new().name("behind".into()).spawn(move || {
             for mut generation in theirs {
                 let result = write(&mut generation);
-                match &result {
-                    Ok(()) | Err(StoreError::Full(_)) => {}
-                    Err(error) => sync::fail(error),
-                }
+                sync::expect_known(&result);
                 if done.send((generation, result)).is_err() {
                     return;
                 }

@@ -30,6 +30,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::Config;
 use crate::data::{Engine, LogReader, StateReader};
 use crate::port::{Answer, FromPeers, PeerRequest, Port, ToPeers};
+use crate::sync;
 use crate::tick::wall_clock;
 
 /// Inputs that wait for the node.
@@ -311,7 +312,9 @@ impl Driver {
         }
         let (sender, receiver) = std_mpsc::sync_channel(1);
         let inspect = move |engine: &mut Engine| {
-            let _ = sender.send(engine.snapshot());
+            let snapshot = engine.snapshot();
+            sync::expect_known(&snapshot);
+            let _ = sender.send(snapshot);
         };
         self.waiting.push(FromPeers::Inspect(Box::new(inspect)));
         let events = self.events.clone();

@@ -98,6 +98,15 @@ fn run(shared: &(Mutex<State>, Condvar), sync: &SyncFn) {
     }
 }
 
+/// Ends the process if it is not known what a write of rows has left on the disk. A full disk has taken
+/// nothing.
+pub fn expect_known<T>(result: &Result<T, StoreError>) {
+    match result {
+        Ok(_) | Err(StoreError::Full(_)) => {}
+        Err(error) => fail(error),
+    }
+}
+
 /// Ends the process: what is on the disk is not known, and only a start can find out.
 pub fn fail(error: &StoreError) -> ! {
     eprintln!(

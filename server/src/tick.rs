@@ -373,11 +373,11 @@ impl Loop {
         if let Some(written) = self.shell.behind.poll() {
             self.written(&written);
         }
-        let now = self.shell.world.instant;
-        if !self.shell.behind.is_due(now, self.engine.is_behind()) {
+        let (now, much) = (self.shell.world.instant, self.engine.is_behind());
+        if !self.shell.behind.is_due(now, much) {
             return;
         }
-        if self.engine.is_behind() {
+        if much {
             self.finish_writing();
         }
         if let Some(generation) = self.engine.freeze() {

@@ -35,16 +35,18 @@ pub fn slot_prefix(out: &mut Vec<u8>, db: u16, key: &[u8], slot: Slot) {
     out.push(slot as u8);
 }
 
-/// Takes a key of `data` apart.
-pub fn split_row(stored: &[u8]) -> Option<RowKey> {
+/// Takes a key of `data` apart: db, key, slot, subkey.
+pub fn split_slot(stored: &[u8]) -> Option<(u16, &[u8], Slot, &[u8])> {
     let (db, key, rest) = split_element(stored)?;
     let (slot, subkey) = rest.split_first()?;
-    Some(RowKey {
-        db,
-        key: Bytes::copy_from_slice(key),
-        slot: Slot::from_u8(*slot)?,
-        subkey: Bytes::copy_from_slice(subkey),
-    })
+    Some((db, key, Slot::from_u8(*slot)?, subkey))
+}
+
+/// Takes a key of `data` apart, as the name of its row.
+pub fn split_row(stored: &[u8]) -> Option<RowKey> {
+    let (db, key, slot, subkey) = split_slot(stored)?;
+    let [key, subkey] = [key, subkey].map(Bytes::copy_from_slice);
+    Some(RowKey { db, key, slot, subkey })
 }
 
 /// `derived`: (db, key length, key), to be followed by the element.

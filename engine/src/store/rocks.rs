@@ -50,7 +50,8 @@ impl Default for RocksOptions {
 }
 
 /// The journal's column families.
-const COLUMNS: [(&str, Family); 2] = [("log", Family::Log), ("node", Family::Node)];
+const LOG: &str = "log";
+const NODE: &str = "node";
 
 /// Runs that are merged together, and how many may lie unmerged: then the next one has to wait, but not for
 /// ever, since merging may have to wait for room on the disk.
@@ -60,10 +61,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOKS: usize = 500;
 
 /// A key as it is stored: rows bear the number of their family.
-type Stored = SmallVec<[u8; 128]>;
-
-fn stored(family: Family, key: &[u8]) -> Stored {
-    let mut stored = Stored::new();
+fn stored(family: Family, key: &[u8]) -> SmallVec<[u8; 128]> {
+    let mut stored = SmallVec::new();
     if !family.is_journal() {
         stored.push(family as u8);
     }
@@ -71,12 +70,15 @@ fn stored(family: Family, key: &[u8]) -> Stored {
     stored
 }
 
-struct Handles<'d>([&'d ColumnFamily; COLUMNS.len()]);
+struct Handles<'d> {
+    log: &'d ColumnFamily,
+    node: &'d ColumnFamily,
+}
 
 impl<'d> Handles<'d> {
     fn of(&self, family: Family) -> &'d ColumnFamily {
-        let column = COLUMNS.iter().position(|(_, known)| *known == family);
-        self.0[column.unwrap_or_default()]
+        debug_assert!(family.is_journal(), "{family:?} is written in runs");
+        if family == Family::Node { self.node } else { self.log }
     }
 }
 
@@ -163,19 +165,13 @@ impl RocksStore {
         db.set_allow_concurrent_memtable_write(false);
         db.set_enable_write_thread_adaptive_yield(false);
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
-        let columns = COLUMNS
-            .map(|(name, _)| ColumnFamilyDescriptor::new(name, column_options(false, &cache)));
+        let columns = [LOG, NODE]
+            .map(|name| ColumnFamilyDescriptor::new(name, column_options(false, &cache)));
         let journal = DB::open_cf_descriptors(&db, path, columns).map_err(unopened)?;
         let journal = Journal::try_new(journal, |db| {
-            let mut handles = Vec::with_capacity(COLUMNS.len());
-            for (name, _) in COLUMNS {
-                handles.push(
-                    db.cf_handle(name)
-                        .ok_or_else(|| StoreError::Corrupt(format!("no column family {name}")))?,
-                );
-            }
-            let handles = handles.try_into();
-            handles.map(Handles).map_err(|_| StoreError::Corrupt("column families".into()))
+            let missing = |name| StoreError::Corrupt(format!("no column family {name}"));
+            let handle = |name| db.cf_handle(name).ok_or_else(|| missing(name));
+            Ok::<_, StoreError>(Handles { log: handle(LOG)?, node: handle(NODE)? })
         })?;
         let run_options = column_options(true, &cache);
         let rows_at = path.join("rows");
@@ -190,7 +186,8 @@ impl RocksStore {
     pub fn property(&self, name: &str) -> u64 {
         let rows = self.rows.property_int_value(name).ok().flatten();
         self.journal.with_dependent(|db, handles| {
-            let journal = handles.0.map(|column| db.property_int_value_cf(column, name));
+            let columns = [handles.log, handles.node];
+            let journal = columns.map(|column| db.property_int_value_cf(column, name));
             journal.into_iter().flatten().flatten().chain(rows).sum()
         })
     }
@@ -198,7 +195,8 @@ impl RocksStore {
     /// Writes the memtables of the journal to files.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.journal.with_dependent(|db, handles| {
-            handles.0.iter().try_for_each(|column| db.flush_cf(column)).map_err(failure)
+            let columns = [handles.log, handles.node];
+            columns.iter().try_for_each(|column| db.flush_cf(column)).map_err(failure)
         })
     }
 

@@ -85,20 +85,11 @@ impl Run {
         });
     }
 
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-
-    /// The number of changes.
-    pub fn len(&self) -> usize {
-        self.changes.len()
-    }
-
-    /// Splits off the changes from the `at`-th on.
+    /// Takes the first half of the changes out.
     #[cfg(feature = "planted")]
-    pub(crate) fn split_off(&mut self, at: usize) -> Run {
-        let changes = self.changes.split_off(at);
+    pub(crate) fn take_half(&mut self) -> Run {
+        let rest = self.changes.split_off(self.changes.len() / 2);
+        let changes = std::mem::replace(&mut self.changes, rest);
         Run { bytes: self.bytes.clone(), changes }
     }
 

@@ -44,6 +44,17 @@ impl Rng {
     }
 }
 
+/// Runs a history, and says which one it was if it panics.
+pub fn named<T>(name: std::fmt::Arguments<'_>, run: impl FnOnce() -> T) -> T {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(result) => result,
+        Err(panic) => {
+            eprintln!("{name}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
 pub struct Replica {
     pub store: MemStore,
     pub engine: Option<Engine<MemStore>>,
@@ -173,6 +184,14 @@ impl World {
         tick.seal(false).unwrap();
     }
 
+    /// Joins the state of a random other replica.
+    pub fn receive_a_state(&mut self, at: usize) {
+        let from = self.rng.below(self.replicas.len());
+        if from != at {
+            self.transfer(from, at);
+        }
+    }
+
     pub fn stage(&mut self, from: usize) -> Staged {
         let mut reader = StateReader::new(self.engine(from).snapshot().unwrap()).unwrap();
         let mut staged = Staged::new(1 << 30);
@@ -221,6 +240,15 @@ impl World {
     }
 
     /// Equal vectors must mean equal digests.
+    /// All deadlines pass everywhere, and their removals reach everybody.
+    pub fn pass_all_deadlines(&mut self) {
+        self.now += 1_000;
+        for _ in 0..2 {
+            (0..self.replicas.len()).for_each(|at| self.expire(at));
+            self.settle();
+        }
+    }
+
     pub fn check_digests(&mut self) {
         for a in 0..self.replicas.len() {
             for b in 0..a {

@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lattis_engine::causal::{Dot, Millis};
+use lattis_engine::crdt::Kind;
 use lattis_engine::store::MemStore;
 use lattis_engine::{OpResult, Tick, Ttl, Txn};
 
@@ -288,15 +289,21 @@ impl Op {
     }
 }
 
+/// The visible keys of a db and their types.
+pub fn keys(txn: &mut Txn<'_, MemStore>, db: u16) -> OpResult<Vec<(Bytes, Kind)>> {
+    let mut keys = Vec::new();
+    txn.keys(db, None, &mut |key, kind| {
+        keys.push((Bytes::copy_from_slice(key), kind));
+        ControlFlow::Continue(())
+    })?;
+    Ok(keys)
+}
+
 /// What clients see of both dbs, as lines.
 pub fn dump(txn: &mut Txn<'_, MemStore>) -> OpResult<Vec<String>> {
     let mut lines = Vec::new();
     for db in [0, 1] {
-        let mut keys = Vec::new();
-        txn.keys(db, None, &mut |key, kind| {
-            keys.push((Bytes::copy_from_slice(key), kind));
-            ControlFlow::Continue(())
-        })?;
+        let keys = keys(txn, db)?;
         lines.push(format!("db {db}: {} keys of {}", keys.len(), txn.db_size(db)?));
         for (key, kind) in keys {
             let mut line = format!("{db} {} {}", kind.name(), String::from_utf8_lossy(&key));

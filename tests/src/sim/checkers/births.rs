@@ -1,23 +1,16 @@
 //! Births: a key that is seen has a type, and the slot that is seen has a birth.
 
-use std::ops::ControlFlow;
-
-use bytes::Bytes;
 use lattis_engine::causal::Hlc;
 use lattis_engine::store::MemStore;
 use lattis_engine::{OpResult, Txn};
 
 use super::Verdict;
+use crate::sim::workload::keys;
 
 /// Looks at every key of both dbs. `settled`: all deadlines have passed and were worked off.
 pub fn check(txn: &mut Txn<'_, MemStore>, settled: bool) -> OpResult<Verdict> {
     for db in [0, 1] {
-        let mut keys = Vec::new();
-        txn.keys(db, None, &mut |key, kind| {
-            keys.push((Bytes::copy_from_slice(key), kind));
-            ControlFlow::Continue(())
-        })?;
-        for (key, kind) in keys {
+        for (key, kind) in keys(txn, db)? {
             // A deadline that was reached hides a key when it is next looked at.
             if txn.kind(db, &key)?.is_none() {
                 match settled {

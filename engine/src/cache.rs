@@ -46,6 +46,13 @@ struct Entry<V> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(usize);
 
+impl Place {
+    /// A number that no other entry of the cache has.
+    pub(crate) fn number(self) -> usize {
+        self.0
+    }
+}
+
 /// Half of a key's hash, so that a lookup that meets another key need not look at it, and its place.
 #[derive(Clone, Copy)]
 struct Found {

@@ -1,8 +1,8 @@
 //! Commits: what travels between nodes and lies in the log.
 //!
-//! A commit is the net effect of one command, transaction or script of one origin. It owns a run of
-//! seqs, one for each effect; effect `i` has the dot `first + i`. What is replicated is effects, never
-//! commands: an effect names a row, what it supersedes there, and what it leaves there.
+//! A commit is the net effect of what the clients of one origin did in one tick: it owns a run of seqs, one
+//! for each effect; effect `i` has the dot `first + i`. What is replicated is effects, never commands: an
+//! effect names a row, what it supersedes there, and what it leaves there.
 //!
 //! Inside the engine a commit is a [`Commit`]; on the wire and in the log it is an [`EncodedCommit`],
 //! whose body replication carries without looking into it.
@@ -73,13 +73,20 @@ pub enum Effect {
     Clear(Clear),
 }
 
-/// What one dot does to one row: all of it is optional, an effect of nothing is legal.
+/// What one dot does to one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowEffect {
     /// The row.
     pub row: RowKey,
+    /// What becomes of it.
+    pub delta: Delta,
+}
+
+/// How a row changes under one dot: all of it is optional, a delta of nothing is legal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
     /// Dots of the siblings that are superseded.
-    pub replaces: Vec<Dot>,
+    pub replaces: SmallVec<[Dot; 1]>,
     /// Counter entries of other origins that are reset, as observed.
     pub resets: Vec<CounterReset>,
     /// Whether the issuer's own counter entry is dropped; everyone does so at once (MODEL M2).
@@ -90,17 +97,10 @@ pub struct RowEffect {
     pub add: Option<Increment>,
 }
 
-impl RowEffect {
-    /// An effect that does nothing yet.
-    pub fn new(row: RowKey) -> RowEffect {
-        RowEffect {
-            row,
-            replaces: Vec::new(),
-            resets: Vec::new(),
-            resets_own: false,
-            put: None,
-            add: None,
-        }
+impl Delta {
+    /// Whether nothing changes.
+    pub fn is_nothing(&self) -> bool {
+        *self == Delta::default()
     }
 }
 
@@ -217,58 +217,81 @@ impl Names {
     }
 }
 
-impl Commit {
-    /// Encodes the commit. Cost: its size; no allocation but the body for commits without foreign dots.
-    pub fn encode(&self) -> EncodedCommit {
-        let mut names = Names { origins: smallvec![self.origin] };
-        let mut out = Writer::over(Vec::with_capacity(self.size_hint()));
+/// Encodes a commit, effect by effect.
+pub(crate) struct Encoder {
+    first: u64,
+    /// The seq of the next effect.
+    next: u64,
+    hlc: Hlc,
+    names: Names,
+    out: Writer,
+}
+
+/// Where the effects begin, if no foreign origins are named.
+const HEAD: usize = 10;
+
+impl Encoder {
+    /// A commit without effects; `size` is about how long they will be.
+    pub(crate) fn new(origin: Origin, first: u64, hlc: Hlc, size: usize) -> Encoder {
+        let names = Names { origins: smallvec![origin] };
+        let mut out = Writer::over(Vec::with_capacity(HEAD + size));
         out.u8(FORMAT);
-        out.u64(self.hlc.0);
+        out.u64(hlc.0);
         out.varint(0);
-        let head = out.len();
-        self.encode_effects(&mut names, &mut out);
-        if names.origins.len() > 1 {
+        Encoder { first, next: first, hlc, names, out }
+    }
+
+    /// The dot of the next effect.
+    pub(crate) fn dot(&self) -> Dot {
+        Dot { origin: self.names.origins[0], seq: self.next }
+    }
+
+    /// Adds an effect on a row; `previous` is the row of the last such effect.
+    pub(crate) fn row(&mut self, row: &RowKey, delta: &Delta, previous: Option<&RowKey>) {
+        encode_row_effect(row, delta, previous, self.first, &mut self.names, &mut self.out);
+        self.next += 1;
+    }
+
+    /// Adds a clear.
+    pub(crate) fn clear(&mut self, clear: &Clear) {
+        encode_clear(clear, &mut self.names, &mut self.out);
+        self.next += 1;
+    }
+
+    /// The commit. It must have an effect.
+    pub(crate) fn finish(self) -> EncodedCommit {
+        let Encoder { first, next, hlc, names, mut out } = self;
+        if let [_, foreign @ ..] = names.origins.as_slice()
+            && !foreign.is_empty()
+        {
             // The effects named foreign origins: their table comes before them.
             let effects = out.into_vec();
-            out =
-                Writer::over(Vec::with_capacity(effects.len() + names.origins.len() * Origin::LEN));
+            out = Writer::over(Vec::with_capacity(effects.len() + foreign.len() * Origin::LEN));
             out.u8(FORMAT);
-            out.u64(self.hlc.0);
-            out.varint(names.origins.len() as u64 - 1);
-            names.origins[1..].iter().for_each(|origin| out.origin(origin));
-            out.raw(&effects[head..]);
+            out.u64(hlc.0);
+            out.varint(foreign.len() as u64);
+            foreign.iter().for_each(|origin| out.origin(origin));
+            out.raw(&effects[HEAD..]);
         }
-        EncodedCommit {
-            origin: self.origin,
-            first: self.first,
-            last: self.last(),
-            body: out.finish(),
-        }
+        EncodedCommit { origin: names.origins[0], first, last: next - 1, body: out.finish() }
     }
+}
 
-    /// About how long the encoding is, so that it is allocated once.
-    fn size_hint(&self) -> usize {
-        let effect = |effect: &Effect| match effect {
-            Effect::Row(effect) => {
-                let row = &effect.row;
-                row.key.len() + row.subkey.len() + effect.put.as_ref().map_or(0, Bytes::len) + 32
-            }
-            Effect::Clear(_) => 256,
-        };
-        self.effects.iter().map(effect).sum::<usize>() + 16
-    }
-
-    fn encode_effects(&self, names: &mut Names, effects: &mut Writer) {
-        let mut previous: Option<&RowKey> = None;
+impl Commit {
+    /// Encodes the commit. Cost: its size.
+    pub fn encode(&self) -> EncodedCommit {
+        let mut encoder = Encoder::new(self.origin, self.first, self.hlc, 0);
+        let mut previous = None;
         for effect in &self.effects {
             match effect {
-                Effect::Row(effect) => {
-                    encode_row_effect(effect, previous, self.first, names, effects);
-                    previous = Some(&effect.row);
+                Effect::Row(RowEffect { row, delta }) => {
+                    encoder.row(row, delta, previous);
+                    previous = Some(row);
                 }
-                Effect::Clear(clear) => encode_clear(clear, names, effects),
+                Effect::Clear(clear) => encoder.clear(clear),
             }
         }
+        encoder.finish()
     }
 
     /// Decodes and validates a commit. Memory: at most a small multiple of the body's size.
@@ -363,38 +386,39 @@ fn decode_reset(input: &mut Reader<'_>, names: &[Origin]) -> Result<CounterReset
 }
 
 fn encode_row_effect(
-    effect: &RowEffect,
+    row: &RowKey,
+    delta: &Delta,
     previous: Option<&RowKey>,
     first: u64,
     names: &mut Names,
     out: &mut Writer,
 ) {
-    let same_key = previous.is_some_and(|row| row.db == effect.row.db && row.key == effect.row.key);
+    let same_key = previous.is_some_and(|last| last.db == row.db && last.key == row.key);
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     out.u8(tag::ROW
         | flag(same_key, tag::SAME_KEY)
-        | flag(!effect.replaces.is_empty(), tag::REPLACES)
-        | flag(!effect.resets.is_empty(), tag::RESETS)
-        | flag(effect.resets_own, tag::RESETS_OWN)
-        | flag(effect.put.is_some(), tag::PUT)
-        | flag(effect.add.is_some(), tag::ADD));
-    encode_row_key(&effect.row, same_key, out);
-    if !effect.replaces.is_empty() {
-        out.varint(effect.replaces.len() as u64);
-        for dot in &effect.replaces {
+        | flag(!delta.replaces.is_empty(), tag::REPLACES)
+        | flag(!delta.resets.is_empty(), tag::RESETS)
+        | flag(delta.resets_own, tag::RESETS_OWN)
+        | flag(delta.put.is_some(), tag::PUT)
+        | flag(delta.add.is_some(), tag::ADD));
+    encode_row_key(row, same_key, out);
+    if !delta.replaces.is_empty() {
+        out.varint(delta.replaces.len() as u64);
+        for dot in &delta.replaces {
             encode_dot(dot, first, names, out);
         }
     }
-    if !effect.resets.is_empty() {
-        out.varint(effect.resets.len() as u64);
-        for reset in &effect.resets {
+    if !delta.resets.is_empty() {
+        out.varint(delta.resets.len() as u64);
+        for reset in &delta.resets {
             encode_reset(reset, names, out);
         }
     }
-    if let Some(payload) = &effect.put {
+    if let Some(payload) = &delta.put {
         out.bytes(payload);
     }
-    if let Some(add) = &effect.add {
+    if let Some(add) = &delta.add {
         out.varint(add.generation);
         out.varint_i128(add.sum);
     }
@@ -443,25 +467,26 @@ fn decode_effect(
         (true, previous) => previous,
         (false, _) => None,
     };
-    let mut effect = RowEffect::new(decode_row_key(input, same)?);
+    let row = decode_row_key(input, same)?;
+    let mut delta = Delta::default();
     if tag & tag::REPLACES != 0 {
         for _ in 0..input.count(2)? {
-            effect.replaces.push(decode_dot(input, first, names)?);
+            delta.replaces.push(decode_dot(input, first, names)?);
         }
     }
     if tag & tag::RESETS != 0 {
         for _ in 0..input.count(4)? {
-            effect.resets.push(decode_reset(input, names)?);
+            delta.resets.push(decode_reset(input, names)?);
         }
     }
-    effect.resets_own = tag & tag::RESETS_OWN != 0;
+    delta.resets_own = tag & tag::RESETS_OWN != 0;
     if tag & tag::PUT != 0 {
-        effect.put = Some(Bytes::copy_from_slice(input.bytes()?));
+        delta.put = Some(Bytes::copy_from_slice(input.bytes()?));
     }
     if tag & tag::ADD != 0 {
-        effect.add = Some(Increment { generation: input.varint()?, sum: input.varint_i128()? });
+        delta.add = Some(Increment { generation: input.varint()?, sum: input.varint_i128()? });
     }
-    Ok(Effect::Row(effect))
+    Ok(Effect::Row(RowEffect { row, delta }))
 }
 
 fn decode_clear(input: &mut Reader<'_>, names: &[Origin]) -> Result<Clear, CodecError> {
@@ -567,15 +592,16 @@ fn counts(row: &RowKey) -> Result<(), CodecError> {
 
 impl RowEffect {
     fn validate(&self, seq: u64) -> Result<(), CodecError> {
-        self.row.validate()?;
-        if let Some(payload) = &self.put {
-            (self.row.slot.record().validate)(payload)?;
+        let RowEffect { row, delta } = self;
+        row.validate()?;
+        if let Some(payload) = &delta.put {
+            (row.slot.record().validate)(payload)?;
         }
-        if self.add.is_some() || self.resets_own || !self.resets.is_empty() {
-            counts(&self.row)?;
+        if delta.add.is_some() || delta.resets_own || !delta.resets.is_empty() {
+            counts(row)?;
         }
         // A generation is named by the dot that opened it.
-        match &self.add {
+        match &delta.add {
             Some(add) if add.generation == 0 || add.generation > seq => {
                 Err(CodecError::Invalid("increment"))
             }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 
 use crate::causal::{Dot, Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowKey, Scope};
+use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect, RowKey, Scope};
+use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::row::Row;
-use crate::space::Space;
+use crate::space::{Space, Spot};
 use crate::store::{Batch, Family, Read, Run, RunSize, Store, StoreError, keys};
-use crate::touched::Touched;
 use crate::transfer::Staged;
 use crate::txn::Txn;
 
@@ -170,10 +170,8 @@ pub struct Engine<S: Store> {
     pub(crate) vector: VersionVector,
     pub(crate) clock: HlcClock,
     pub(crate) config: EngineConfig,
-    /// Kept between transactions for its memory.
-    pub(crate) touched: Touched,
-    /// What the rows that the tick has changed were before, in the order of the changes.
-    pub(crate) before: Vec<(RowKey, Row)>,
+    /// What the tick has changed; kept between ticks for its memory.
+    pub(crate) draft: Draft,
     log: Log,
     /// The log position that the store's rows are the state of.
     watermark: LogPosition,
@@ -255,8 +253,7 @@ impl<S: Store> Engine<S> {
             vector: state.vector,
             clock: HlcClock::resume(state.clock),
             config,
-            touched: Touched::default(),
-            before: Vec::new(),
+            draft: Draft::default(),
             log,
             watermark: state.position,
             behind: 0,
@@ -499,9 +496,30 @@ pub struct Tick<'e, S: Store> {
 }
 
 impl<S: Store> Tick<'_, S> {
-    /// Begins a command, transaction or script.
+    /// Begins a command, transaction or script. What follow each other share a commit.
     pub fn txn(&mut self) -> Txn<'_, S> {
-        Txn::new(self.engine, self.now, &mut self.entries, &mut self.failed)
+        if self.engine.draft.is_full() {
+            self.close();
+        }
+        let Engine { draft, origin, vector, clock, .. } = &mut *self.engine;
+        if draft.is_empty() {
+            draft.begin(*origin, vector.get(origin) + 1, clock.peek(self.now));
+        }
+        Txn::new(self.engine, &mut self.failed)
+    }
+
+    /// Closes the commit that the transactions so far have made.
+    fn close(&mut self) {
+        let Engine { draft, space, vector, clock, .. } = &mut *self.engine;
+        let Some(commit) = draft.close(space) else { return };
+        clock.observe(draft.hlc());
+        vector.advance(commit.origin, commit.last);
+        #[cfg(feature = "planted")]
+        for half in self.engine.config.planted.split(commit) {
+            self.entries.push(LogEntry::Commit(half));
+        }
+        #[cfg(not(feature = "planted"))]
+        self.entries.push(LogEntry::Commit(commit));
     }
 
     /// As [`Engine::written`].
@@ -509,13 +527,9 @@ impl<S: Store> Tick<'_, S> {
         self.engine.thaw(generation, result);
     }
 
-    /// The engine, to read from.
-    pub fn engine(&self) -> &Engine<S> {
-        self.engine
-    }
-
     /// Applies a commit from elsewhere, whole. False if it was applied before.
     pub fn apply(&mut self, encoded: &EncodedCommit) -> Result<bool, Refused> {
+        self.close();
         let seen = self.engine.vector.get(&encoded.origin);
         if encoded.last <= seen {
             return Ok(false);
@@ -549,7 +563,7 @@ impl<S: Store> Tick<'_, S> {
     /// There is no going back any more.
     fn happened(mut self) {
         self.mark = None;
-        self.engine.before.clear();
+        self.engine.draft.forget();
         self.engine.space.settle();
     }
 
@@ -576,22 +590,24 @@ impl<S: Store> Tick<'_, S> {
         for (index, effect) in effects.into_iter().enumerate() {
             if let Effect::Row(effect) = effect {
                 let dot = dot(index);
-                let mut row = self.engine.space.row(&effect.row)?.clone();
+                let RowEffect { row: name, delta } = effect;
+                let spot = self.engine.space.spot(&name)?;
+                let mut row = self.engine.space.look(spot).clone();
                 #[cfg(feature = "planted")]
                 let old = row.clone();
-                row.apply(&effect, dot, hlc);
+                row.apply(&delta, dot, hlc);
                 #[cfg(feature = "planted")]
-                self.engine.config.planted.applied(&old, &mut row, &effect, dot);
-                self.replace(effect.row, row)?;
+                self.engine.config.planted.applied(&old, &mut row, &delta, dot);
+                self.replace(name, spot, row)?;
             }
         }
         Ok(())
     }
 
     /// Replaces a row, and remembers what was there.
-    fn replace(&mut self, name: RowKey, row: Row) -> Result<(), StoreError> {
-        let old = self.engine.space.replace(&name, row)?;
-        self.engine.before.push((name, old));
+    fn replace(&mut self, name: RowKey, spot: Spot, row: Row) -> Result<(), StoreError> {
+        let old = self.engine.space.replace(&name, spot, row)?;
+        self.engine.draft.change(name, spot, old);
         Ok(())
     }
 
@@ -599,13 +615,14 @@ impl<S: Store> Tick<'_, S> {
         #[cfg(feature = "planted")]
         let planted = self.engine.config.planted;
         for name in self.engine.space.rows_in(&clear.scope)? {
-            let old = self.engine.space.row(&name)?;
+            let spot = self.engine.space.spot(&name)?;
+            let old = self.engine.space.look(spot);
             let mut row = old.clone();
             row.clear(&clear.context, &dot.origin);
             #[cfg(feature = "planted")]
             planted.cleared(&mut row, &clear.context, dot);
             if row != *old {
-                self.replace(name, row)?;
+                self.replace(name, spot, row)?;
             }
         }
         for (name, reset) in &clear.resets {
@@ -613,9 +630,10 @@ impl<S: Store> Tick<'_, S> {
             if planted == crate::planted::Planted::ClearContextOnly {
                 break;
             }
-            let mut row = self.engine.space.row(name)?.clone();
+            let spot = self.engine.space.spot(name)?;
+            let mut row = self.engine.space.look(spot).clone();
             row.apply_reset(reset, dot);
-            self.replace(name.clone(), row)?;
+            self.replace(name.clone(), spot, row)?;
         }
         Ok(())
     }
@@ -623,6 +641,7 @@ impl<S: Store> Tick<'_, S> {
     /// Joins a peer's whole state in one step (MODEL M6), and leaves a barrier in the log. The tick is then
     /// sealed with all rows; no generation may be in the making. Cost: both states.
     pub fn join(&mut self, staged: &Staged) -> Result<(), StoreError> {
+        self.close();
         self.guard(|tick| tick.join_rows(staged))?;
         self.engine.vector.join(&staged.vector);
         self.entries.push(LogEntry::Barrier(self.engine.vector.clone()));
@@ -643,12 +662,13 @@ impl<S: Store> Tick<'_, S> {
             #[cfg(feature = "planted")]
             let planted = self.engine.config.planted;
             let Engine { space, vector, .. } = &mut *self.engine;
-            let mine = space.row(name)?;
+            let spot = space.spot(name)?;
+            let mine = space.look(spot);
             let joined = mine.join(vector, theirs, &staged.vector);
             #[cfg(feature = "planted")]
             let joined = planted.joined(mine, theirs, joined);
             if joined != *mine {
-                self.replace(name.clone(), joined)?;
+                self.replace(name.clone(), spot, joined)?;
             }
         }
         Ok(())
@@ -695,6 +715,7 @@ impl<S: Store> Tick<'_, S> {
         if let Some(error) = self.failed.take() {
             return Err(if self.engine.space.is_torn() { torn(&error) } else { error });
         }
+        self.close();
         let entries = std::mem::take(&mut self.entries);
         if entries.is_empty() {
             self.happened();
@@ -755,10 +776,16 @@ impl<S: Store> Drop for Tick<'_, S> {
             let vector = self.engine.config.planted.undone(mark.vector, &self.engine.vector);
             #[cfg(feature = "planted")]
             let mark = Mark { vector, ..mark };
-            let Engine { vector, clock, space, before, .. } = &mut *self.engine;
+            let Engine { vector, clock, space, draft, .. } = &mut *self.engine;
             *vector = mark.vector;
             *clock = mark.clock;
-            space.undo(before.drain(..), mark.next_deadline);
+            if !space.is_torn() {
+                match draft.undo_all(space) {
+                    Ok(()) => space.unhappen(mark.next_deadline),
+                    Err(_) => space.tear(),
+                }
+            }
+            draft.forget();
         }
     }
 }

@@ -36,12 +36,12 @@ pub mod row;
 pub mod store;
 
 mod cache;
+mod draft;
 mod engine;
 mod header;
 mod log;
 mod slots;
 mod space;
-mod touched;
 mod transfer;
 mod txn;
 mod verify;

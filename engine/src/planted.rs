@@ -4,7 +4,7 @@
 //! line per rule and nothing else. Only with the feature `planted`, which no release has.
 
 use crate::causal::{Dot, Hlc, Origin, VersionVector};
-use crate::commit::{Commit, EncodedCommit, LogEntry, RowEffect};
+use crate::commit::{Commit, Delta, EncodedCommit};
 use crate::row::{CounterEntry, Row, Sibling};
 use crate::store::{Family, Run, Store, keys};
 
@@ -81,12 +81,12 @@ impl Planted {
     }
 
     /// After an effect was applied to a row.
-    pub(crate) fn applied(self, old: &Row, row: &mut Row, effect: &RowEffect, dot: Dot) {
+    pub(crate) fn applied(self, old: &Row, row: &mut Row, delta: &Delta, dot: Dot) {
         let (siblings, counters) = row.parts();
         match self {
             Planted::CounterByValue => by_value(old, counters),
             Planted::ResidueDroppedAtOnce => counters.retain(CounterEntry::is_live),
-            Planted::ArrivalOrderWins if effect.put.is_some() => {
+            Planted::ArrivalOrderWins if delta.put.is_some() => {
                 siblings.retain(|sibling: &mut Sibling| sibling.dot == dot);
             }
             _ => {}
@@ -162,18 +162,18 @@ impl Planted {
         if self == Planted::FailedTickKeepsVector { now.clone() } else { before }
     }
 
-    /// Logs the two halves of a commit; false if it stays whole.
-    pub(crate) fn split(self, commit: &Commit, entries: &mut Vec<LogEntry>) -> bool {
-        if self != Planted::MultiSplit || commit.effects.len() < 2 {
-            return false;
+    /// A commit, or its two halves.
+    pub(crate) fn split(self, encoded: EncodedCommit) -> Vec<EncodedCommit> {
+        match Commit::decode(&encoded) {
+            Ok(commit) if self == Planted::MultiSplit && commit.effects.len() > 1 => {
+                let (one, two) = commit.effects.split_at(commit.effects.len() / 2);
+                let half = |first, effects: &[_]| {
+                    Commit { first, effects: effects.to_vec(), ..commit }.encode()
+                };
+                vec![half(commit.first, one), half(commit.first + one.len() as u64, two)]
+            }
+            _ => vec![encoded],
         }
-        let (one, two) = commit.effects.split_at(commit.effects.len() / 2);
-        let half = |first, effects: &[_]| -> EncodedCommit {
-            Commit { first, effects: effects.to_vec(), ..*commit }.encode()
-        };
-        entries.push(LogEntry::Commit(half(commit.first, one)));
-        entries.push(LogEntry::Commit(half(commit.first + one.len() as u64, two)));
-        true
     }
 }
 

@@ -4,8 +4,8 @@
 //! and *counter entries* (one per origin, written by that origin alone). What the type slot means by
 //! them is the business of `crdt/`; how they change and merge is the same for all and stands here:
 //!
-//! * [`Row::apply`] joins one effect of a commit, delivered in causal order;
-//! * [`Row::diff`] is its inverse: the effect that leads from one state of a row to another;
+//! * [`Row::apply`] joins one delta of a commit, delivered in causal order;
+//! * [`Row::diff`] is its inverse: the delta that leads from one state of a row to another;
 //! * [`Row::join`] merges the whole states of two nodes, with their vectors as causal context.
 //!
 //! There are no tombstones: a dot that is covered by a node's vector and absent from its row was
@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::causal::{Dot, Hlc, Origin, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::commit::{CounterReset, Increment, RowEffect, RowKey};
+use crate::commit::{CounterReset, Delta, Increment};
 
 /// A payload that no write has superseded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +211,14 @@ impl Row {
         }
     }
 
+    /// Whether the row is what a put of this payload under this dot leaves.
+    pub(crate) fn is_just(&self, dot: &Dot, payload: &Bytes) -> bool {
+        match self.siblings.as_slice() {
+            [only] => only.dot == *dot && only.payload == *payload && self.counters.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Bytes that the row holds outside itself, for the cache's accounts.
     pub fn heap_bytes(&self) -> usize {
         let payloads: usize = self.siblings.iter().map(|sibling| sibling.payload.len()).sum();
@@ -310,21 +318,21 @@ impl Row {
 
     // ---- effects -------------------------------------------------------------------------------------
 
-    /// The effect under `dot` that leads from `before` to `self`, where `self` was made from `before` by
+    /// The delta under `dot` that leads from `before` to `self`, where `self` was made from `before` by
     /// writes of this node under that dot.
-    pub fn diff(&self, before: &Row, row: RowKey, dot: Dot) -> RowEffect {
-        let mut effect = RowEffect::new(row);
+    pub fn diff(&self, before: &Row, dot: Dot) -> Delta {
+        let mut delta = Delta::default();
         for sibling in &before.siblings {
             if !self.siblings.iter().any(|left| left.dot == sibling.dot) {
-                effect.replaces.push(sibling.dot);
+                delta.replaces.push(sibling.dot);
             }
         }
         for entry in &before.counters {
             let after = self.entry(&entry.origin);
             if entry.origin == dot.origin {
-                effect.resets_own = after.is_none_or(|own| own.generation != entry.generation);
+                delta.resets_own = after.is_none_or(|own| own.generation != entry.generation);
             } else if after.is_some_and(|after| after.reset_dot == Some(dot)) {
-                effect.resets.push(CounterReset {
+                delta.resets.push(CounterReset {
                     origin: entry.origin,
                     generation: entry.generation,
                     last: entry.last,
@@ -332,36 +340,36 @@ impl Row {
                 });
             }
         }
-        effect.put = self
+        delta.put = self
             .siblings
             .iter()
             .find(|sibling| sibling.dot == dot)
             .map(|sibling| sibling.payload.clone());
-        effect.add = self
+        delta.add = self
             .entry(&dot.origin)
             .filter(|own| own.last == dot.seq)
             .map(|own| Increment { generation: own.generation, sum: own.sum });
-        effect
+        delta
     }
 
-    /// Joins one effect, delivered in causal order. Idempotent for a dot that is already there, and
-    /// commutes with concurrent effects. Cost: the row's size times what the effect names.
-    pub fn apply(&mut self, effect: &RowEffect, dot: Dot, hlc: Hlc) {
-        if !effect.replaces.is_empty() {
-            self.siblings.retain(|sibling| !effect.replaces.contains(&sibling.dot));
+    /// Joins one delta, delivered in causal order. Idempotent for a dot that is already there, and
+    /// commutes with concurrent deltas. Cost: the row's size times what the delta names.
+    pub fn apply(&mut self, delta: &Delta, dot: Dot, hlc: Hlc) {
+        if !delta.replaces.is_empty() {
+            self.siblings.retain(|sibling| !delta.replaces.contains(&sibling.dot));
         }
-        for reset in &effect.resets {
+        for reset in &delta.resets {
             self.apply_reset(reset, dot);
         }
-        if effect.resets_own
+        if delta.resets_own
             && let Ok(index) = self.entry_index(&dot.origin)
         {
             self.counters.remove(index);
         }
-        if let Some(add) = &effect.add {
+        if let Some(add) = &delta.add {
             self.apply_increment(add, dot, hlc);
         }
-        if let Some(payload) = &effect.put {
+        if let Some(payload) = &delta.put {
             self.insert(Sibling { dot, hlc, payload: payload.clone() });
         }
     }

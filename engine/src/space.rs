@@ -69,6 +69,42 @@ pub(crate) struct Space<S: Store> {
     pub(crate) planted: crate::planted::Planted,
 }
 
+/// Where a row lies in memory. Valid until the tick ends, and different for different rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spot {
+    /// The binding of the key whose record lies there.
+    Binding(Place),
+    /// In a key's record.
+    String(Place),
+    /// In a key's record.
+    Deadline(Place),
+    /// In a key's record, of a collection slot.
+    Birth(Place, Slot),
+    /// A row of a collection, and the key's record.
+    Element {
+        /// The key's record.
+        record: Place,
+        /// The row.
+        row: Place,
+    },
+}
+
+impl Spot {
+    /// A number that no other row has.
+    pub(crate) fn number(self) -> u64 {
+        const ELEMENT: u8 = 0;
+        let (place, what) = match self {
+            Spot::Element { row, .. } => (row, ELEMENT),
+            Spot::Binding(record) => (record, Slot::Binding as u8),
+            Spot::String(record) => (record, Slot::String as u8),
+            Spot::Deadline(record) => (record, Slot::Deadline as u8),
+            // Births are of collections, whose own numbers no single row has.
+            Spot::Birth(record, slot) => (record, slot as u8),
+        };
+        (place.number() as u64) << 8 | u64::from(what)
+    }
+}
+
 /// A change of `system`: the row, or `None` for its removal.
 struct Unwritten {
     generation: u64,
@@ -188,25 +224,38 @@ impl<S: Store> Space<S> {
         decode_row(bytes, &self.origins)
     }
 
+    /// Where a row lies, read from the store if it is not in memory.
+    pub(crate) fn spot(&mut self, row: &RowKey) -> Outcome<Spot> {
+        let record = self.header(row.db, &row.key)?;
+        Ok(match row.slot {
+            Slot::Binding => Spot::Binding(record),
+            Slot::String => Spot::String(record),
+            Slot::Deadline => Spot::Deadline(record),
+            Slot::Birth => Spot::Birth(record, birth_slot(row)?),
+            _ => Spot::Element { record, row: self.row_place(row, record)? },
+        })
+    }
+
+    /// The row that lies there, empty if there is none.
+    pub(crate) fn look(&self, spot: Spot) -> &Row {
+        static NONE: std::sync::LazyLock<Row> = std::sync::LazyLock::new(Row::default);
+        match spot {
+            Spot::Binding(record) => keys::split_header(self.headers.key(record))
+                .and_then(|(db, key)| self.bindings.get(&(db, Bytes::copy_from_slice(key))))
+                .unwrap_or(&NONE),
+            Spot::String(record) => &self.headers[record].string,
+            Spot::Deadline(record) => self.headers[record].deadline(),
+            Spot::Birth(record, slot) => {
+                self.headers[record].slot(slot).map_or(&NONE, |state| &state.birth)
+            }
+            Spot::Element { row, .. } => &self.rows[row],
+        }
+    }
+
     /// A row as it is now; empty if there is none.
     pub(crate) fn row(&mut self, row: &RowKey) -> Outcome<&Row> {
-        static NONE: std::sync::LazyLock<Row> = std::sync::LazyLock::new(Row::default);
-        if row.slot == Slot::Binding {
-            return Ok(self.bindings.get(&(row.db, row.key.clone())).unwrap_or(&NONE));
-        }
-        let header = self.header(row.db, &row.key)?;
-        match row.slot {
-            Slot::String => Ok(&self.headers[header].string),
-            Slot::Deadline => Ok(self.headers[header].deadline()),
-            Slot::Birth => {
-                let slot = birth_slot(row)?;
-                Ok(self.headers[header].slot(slot).map_or(&NONE, |state| &state.birth))
-            }
-            _ => {
-                let place = self.row_place(row, header)?;
-                Ok(&self.rows[place])
-            }
-        }
+        let spot = self.spot(row)?;
+        Ok(self.look(spot))
     }
 
     /// Visits the rows of a collection slot in byte order, residue included.
@@ -367,17 +416,13 @@ impl<S: Store> Space<S> {
 
     // ---- changing ------------------------------------------------------------------------------------
 
-    /// Puts a row in place of what is there, which is returned, and lets everything that is derived from
-    /// it follow.
-    pub(crate) fn replace(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
-        if row.slot == Slot::Binding {
-            return self.replace_binding(row, new);
-        }
-        let place = self.header(row.db, &row.key)?;
-        // Read before anything is changed: what cannot be read is left as it is.
-        let element = match row.slot.record().single {
-            true => None,
-            false => Some(self.row_place(row, place)?),
+    /// Puts a row in place of what lies at its spot, which is returned, and lets everything that is derived
+    /// from it follow.
+    pub(crate) fn replace(&mut self, row: &RowKey, spot: Spot, mut new: Row) -> Outcome<Row> {
+        let place = match spot {
+            Spot::Binding(_) => return self.replace_binding(row, new),
+            Spot::String(place) | Spot::Deadline(place) | Spot::Birth(place, _) => place,
+            Spot::Element { record, .. } => record,
         };
         self.torn = true;
         self.headers.pin(place);
@@ -388,20 +433,17 @@ impl<S: Store> Space<S> {
         let finite = |it: &Decision| it.time.map(|_| it.dot);
         let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
-        let old = match row.slot {
-            Slot::String => std::mem::replace(&mut self.headers[place].string, new),
-            Slot::Deadline => self.replace_deadline(row, place, new, &mut flips)?,
-            Slot::Birth => {
-                let slot = birth_slot(row)?;
+        let old = match spot {
+            Spot::Binding(_) => return corrupt("row"),
+            Spot::String(_) => std::mem::replace(&mut self.headers[place].string, new),
+            Spot::Deadline(_) => self.replace_deadline(row, place, new, &mut flips)?,
+            Spot::Birth(_, slot) => {
                 let header = &mut self.headers[place];
                 let old = std::mem::replace(&mut header.slot_mut(slot).birth, new);
                 header.prune();
                 old
             }
-            _ => match element {
-                Some(element) => self.replace_element(row, place, element, new, &mut flips),
-                None => return corrupt("row"),
-            },
+            Spot::Element { row: at, .. } => self.replace_element(row, place, at, new, &mut flips),
         };
         self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
         // Whoever watches the key is told of what clients can see: a member added again is no change.
@@ -939,22 +981,8 @@ impl<S: Store> Space<S> {
         self.derived.evict(left.max(self.limit / 8), |_, _| {});
     }
 
-    /// The tick has not happened: rows go back to what they were, the latest change first, and everything
-    /// that follows from them. What time alone has hidden stays so.
-    pub(crate) fn undo(
-        &mut self,
-        before: impl DoubleEndedIterator<Item = (RowKey, Row)>,
-        next_deadline: Option<Millis>,
-    ) {
-        if self.torn {
-            return;
-        }
-        for (row, old) in before.rev() {
-            if self.replace(&row, old).is_err() {
-                self.torn = true;
-                return;
-            }
-        }
+    /// The tick has not happened, and its rows are put back. What time alone has hidden stays so.
+    pub(crate) fn unhappen(&mut self, next_deadline: Option<Millis>) {
         for key in std::mem::take(&mut self.taken) {
             self.note(key, Some(Vec::new()));
         }

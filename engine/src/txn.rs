@@ -1,9 +1,8 @@
 //! Transactions: one mechanism for plain commands, MULTI and scripts.
 //!
-//! A transaction changes rows where they lie, so that it reads its own writes, and remembers what each
-//! row was before its first touch. Its commit is the difference: one effect per touched row, under dots
-//! that are given in the order of the first touches. So effects are net (MODEL M1), and going back to a
-//! [`Savepoint`] is putting rows back.
+//! A transaction changes rows where they lie, so that it reads its own writes, and tells the tick's
+//! [`Draft`](crate::draft::Draft) what they were before: from that come the effects, which are net (MODEL
+//! M1), and the way back to a [`Savepoint`].
 //!
 //! This file has what all types share: touching rows, births, deadlines, clears. What a type can do
 //! stands in its own file under `crdt/`, as further methods.
@@ -14,15 +13,16 @@ use bytes::Bytes;
 
 use crate::cache::Place;
 use crate::causal::{Dot, Hlc, Millis, Origin, VersionVector};
-use crate::commit::{Clear, Commit, CounterReset, Effect, LogEntry, RowEffect, RowKey, Scope};
+use crate::commit::{Clear, CounterReset, RowKey, Scope};
 use crate::crdt::{Kind, Slot, birth, deadline};
 use crate::dataflow::graph::Graph;
 use crate::dataflow::{Definition, MAX_BINDINGS, ops};
+use crate::draft::Point;
 use crate::engine::Engine;
 use crate::header::Header;
 use crate::row::Row;
+use crate::space::Spot;
 use crate::store::{Store, StoreError};
-use crate::touched::{Touch, Touched};
 
 /// Rows of a key that are removed one by one; a key with more is cleared by scope, O(1) on the wire.
 const MAX_SINGLE_REMOVALS: u64 = 64;
@@ -129,42 +129,25 @@ const MAX_DOTS_SHOWN: usize = 1_000;
 
 /// A point inside a transaction to go back to.
 #[derive(Clone, Copy, Debug)]
-pub struct Savepoint(usize);
-
-enum Undo {
-    /// The newest touch was the first of its row.
-    First,
-    /// A row touched before, or swept by a clear.
-    Back(RowKey, Row),
-}
+pub struct Savepoint(Point);
 
 /// One command, transaction or script in the making. Dropped without [`commit`](Txn::commit), it has not
 /// happened.
 pub struct Txn<'t, S: Store> {
     engine: &'t mut Engine<S>,
-    entries: &'t mut Vec<LogEntry>,
     failed: &'t mut Option<StoreError>,
-    hlc: Hlc,
-    touched: Touched,
-    clears: Vec<Clear>,
-    undo: Vec<Undo>,
+    begin: Point,
 }
 
 impl<'t, S: Store> Txn<'t, S> {
-    pub(crate) fn new(
-        engine: &'t mut Engine<S>,
-        now: Millis,
-        entries: &'t mut Vec<LogEntry>,
-        failed: &'t mut Option<StoreError>,
-    ) -> Txn<'t, S> {
-        let hlc = engine.clock.peek(now);
-        let touched = std::mem::take(&mut engine.touched);
-        Txn { engine, entries, failed, hlc, touched, clears: Vec::new(), undo: Vec::new() }
+    pub(crate) fn new(engine: &'t mut Engine<S>, failed: &'t mut Option<StoreError>) -> Txn<'t, S> {
+        let begin = engine.draft.point();
+        Txn { engine, failed, begin }
     }
 
     /// The time of the commit, by which deadlines are judged: the later of wall clock and stamps.
     pub fn now(&self) -> Millis {
-        self.hlc.millis()
+        self.engine.draft.hlc().millis()
     }
 
     /// Remembers a failure of the store, so that the tick cannot be sealed with half a change.
@@ -177,58 +160,48 @@ impl<'t, S: Store> Txn<'t, S> {
 
     // ---- touching rows -------------------------------------------------------------------------------
 
-    /// The seq of the first dot: only writers ask.
-    fn first(&self) -> u64 {
-        self.engine.vector.get(&self.engine.origin) + 1
+    fn spot(&mut self, row: &RowKey) -> OpResult<Spot> {
+        let spot = self.engine.space.spot(row);
+        self.guard(spot)
     }
 
-    fn take_dot(&mut self, touch: &Touch) -> (Dot, bool) {
-        let (index, first) = match self.touched.find(touch) {
-            Some(index) => (index, false),
-            None => (self.touched.len(), true),
-        };
-        (Dot { origin: self.engine.origin, seq: self.first() + index as u64 }, first)
-    }
-
-    /// Changes a row under the dot that this transaction has for it.
+    /// Changes a row under the dot that the commit has for it.
     pub(crate) fn change(
         &mut self,
         row: RowKey,
         change: impl FnOnce(&mut Row, Dot, Hlc),
     ) -> OpResult<()> {
-        let mut new = self.row(&row)?.clone();
-        let touch = Touch::Row(row);
-        let (dot, first) = self.take_dot(&touch);
-        change(&mut new, dot, self.hlc);
-        self.touch(touch, first, new)
+        let spot = self.spot(&row)?;
+        let Engine { space, draft, .. } = &mut *self.engine;
+        let mut new = space.look(spot).clone();
+        change(&mut new, draft.dot(spot), draft.hlc());
+        self.replace(row, spot, new, 0)
     }
 
     /// Leaves one payload in a row, superseding what is there.
     pub(crate) fn put(&mut self, row: RowKey, payload: Bytes) -> OpResult<()> {
-        let mut new = self.row(&row)?.without_siblings();
-        let touch = Touch::Row(row);
-        let (dot, first) = self.take_dot(&touch);
-        new.put(dot, self.hlc, payload);
-        self.touch(touch, first, new)
+        let spot = self.spot(&row)?;
+        let Engine { space, draft, .. } = &mut *self.engine;
+        let (old, dot, len) = (space.look(spot), draft.dot(spot), payload.len());
+        if old.is_just(&dot, &payload) {
+            return Ok(());
+        }
+        let mut new = old.without_siblings();
+        new.put(dot, draft.hlc(), payload);
+        self.replace(row, spot, new, len)
     }
 
-    fn touch(&mut self, touch: Touch, first: bool, new: Row) -> OpResult<()> {
-        let Touch::Row(row) = &touch else { return Ok(()) };
-        let replaced = self.engine.space.replace(row, new);
+    fn replace(&mut self, row: RowKey, spot: Spot, new: Row, payload: usize) -> OpResult<()> {
+        let replaced = self.engine.space.replace(&row, spot, new);
         let old = self.guard(replaced)?;
-        if first {
-            self.touched.push(touch, old);
-            self.undo.push(Undo::First);
-        } else {
-            self.undo.push(Undo::Back(row.clone(), old));
-        }
+        self.engine.draft.touch(row, spot, old, payload);
         Ok(())
     }
 
     /// Supersedes what is in a row, if there is anything.
     pub(crate) fn remove(&mut self, row: RowKey) -> OpResult<()> {
-        let live = self.engine.space.row(&row).map(Row::is_live);
-        if self.guard(live)? { self.change(row, |row, dot, _| row.supersede(dot)) } else { Ok(()) }
+        let live = self.row(&row)?.is_live();
+        if live { self.change(row, |row, dot, _| row.supersede(dot)) } else { Ok(()) }
     }
 
     /// A row as this transaction sees it.
@@ -252,7 +225,7 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// A key's record, with what its deadline hides by now hidden.
     pub(crate) fn open(&mut self, db: u16, key: &[u8]) -> OpResult<Place> {
-        let place = self.engine.space.hide_due(db, key, self.hlc);
+        let place = self.engine.space.hide_due(db, key, self.engine.draft.hlc());
         self.guard(place)
     }
 
@@ -362,15 +335,13 @@ impl<'t, S: Store> Txn<'t, S> {
     /// Removes by scope: one effect with the vector before this commit as context (MODEL M3), and the
     /// observed sums of other origins' counters (MODEL M2).
     fn clear(&mut self, scope: Scope) -> OpResult<()> {
-        let touch = Touch::Clear(self.clears.len());
-        let (dot, _) = self.take_dot(&touch);
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let names = self.engine.space.rows_in(&clear.scope);
         let names = self.guard(names)?;
-        self.touched.push(touch, Row::default());
-        self.undo.push(Undo::First);
+        let dot = self.engine.draft.next();
         for name in names {
-            let row = self.row(&name)?;
+            let spot = self.spot(&name)?;
+            let row = self.engine.space.look(spot);
             if !row.is_live() {
                 continue;
             }
@@ -387,11 +358,11 @@ impl<'t, S: Store> Txn<'t, S> {
             clear.resets.extend(foreign.map(|reset| (name.clone(), reset)));
             let mut new = row.clone();
             new.supersede(dot);
-            let replaced = self.engine.space.replace(&name, new);
+            let replaced = self.engine.space.replace(&name, spot, new);
             let old = self.guard(replaced)?;
-            self.undo.push(Undo::Back(name, old));
+            self.engine.draft.change(name, spot, old);
         }
-        self.clears.push(clear);
+        self.engine.draft.clear(clear);
         Ok(())
     }
 
@@ -409,6 +380,13 @@ impl<'t, S: Store> Txn<'t, S> {
             return Ok(());
         }
         let place = self.open(db, key)?;
+        let spot = Spot::Birth(place, slot);
+        let Engine { space, draft, .. } = &mut *self.engine;
+        let dot = draft.dot(spot);
+        if lived && space.look(spot).siblings().iter().any(|birth| birth.dot == dot) {
+            // This commit has stamped it already.
+            return Ok(());
+        }
         let birth = match self.at(place).born(slot).filter(|_| lived) {
             Some((born, origin)) => birth::encode(born, &origin),
             None => Bytes::new(),
@@ -427,6 +405,12 @@ impl<'t, S: Store> Txn<'t, S> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// All decisions about the key's time to live but those of this commit: of them only the last is left.
+    pub(crate) fn decisions(&self, place: Place) -> VersionVector {
+        let own = self.engine.draft.dot(Spot::Deadline(place));
+        deadline::observed(self.at(place).deadline(), &own)
     }
 
     /// Decides about the key's time to live. `replaces` is what the command saw of earlier decisions,
@@ -486,7 +470,7 @@ impl<'t, S: Store> Txn<'t, S> {
             time => {
                 // Without a deadline to remove it is a decision all the same: it outlasts a concurrent one.
                 let changes = time.is_some() || self.at(place).expires().is_some();
-                let seen = deadline::observed(self.at(place).deadline());
+                let seen = self.decisions(place);
                 self.decide(db, key, time, &seen)?;
                 return Ok(changes);
             }
@@ -672,113 +656,33 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// A point to go back to.
     pub fn savepoint(&mut self) -> Savepoint {
-        Savepoint(self.undo.len())
+        Savepoint(self.engine.draft.point())
     }
 
     /// Puts back everything that was changed since the savepoint, derived values included.
     pub fn rollback(&mut self, to: Savepoint) {
-        while self.undo.len() > to.0 {
-            let Some(undo) = self.undo.pop() else { return };
-            let (row, old) = match undo {
-                Undo::Back(row, old) => (row, old),
-                Undo::First => match self.touched.pop() {
-                    Some((Touch::Row(row), before)) => (row, before),
-                    Some((Touch::Clear(_), _)) => {
-                        self.clears.pop();
-                        continue;
-                    }
-                    None => return,
-                },
-            };
-            if let Err(error) = self.engine.space.replace(&row, old) {
-                *self.failed = Some(error);
-            }
+        let Engine { draft, space, .. } = &mut *self.engine;
+        if let Err(error) = draft.undo(to.0, space) {
+            *self.failed = Some(error);
         }
     }
 
-    /// Closes the commit. `None` if nothing was changed: then no dot is taken.
+    /// Makes what was done part of the tick's commit, which has this dot as its last for now: a vector that
+    /// covers it covers the transaction. `None` if nothing was changed.
     pub fn commit(mut self) -> Option<Dot> {
-        if self.failed.is_some() || self.touched.is_empty() {
+        let draft = &mut self.engine.draft;
+        if self.failed.is_some() || !draft.changed_since(self.begin) {
             return None;
         }
-        let mut commit = Commit {
-            origin: self.engine.origin,
-            first: self.first(),
-            hlc: self.hlc,
-            effects: Vec::with_capacity(self.touched.len()),
-        };
-        let mut touched = std::mem::take(&mut self.touched);
-        let mut clears = std::mem::take(&mut self.clears).into_iter();
-        let mut changes = false;
-        let mut firsts = touched.drain();
-        for undo in self.undo.drain(..) {
-            let (touch, before) = match undo {
-                Undo::First => match firsts.next() {
-                    Some(first) => first,
-                    None => continue,
-                },
-                Undo::Back(name, old) => {
-                    self.engine.before.push((name, old));
-                    continue;
-                }
-            };
-            let effect = match touch {
-                Touch::Clear(_) => clears.next().map(Effect::Clear),
-                Touch::Row(name) => match self.engine.space.row(&name) {
-                    Ok(after) => {
-                        let dot = commit.dot(commit.effects.len());
-                        let effect = after.diff(&before, name.clone(), dot);
-                        self.engine.before.push((name, before));
-                        Some(Effect::Row(effect))
-                    }
-                    // It was changed in this tick, so it lies in the cache.
-                    Err(error) => {
-                        self.engine.space.tear();
-                        *self.failed = Some(error);
-                        None
-                    }
-                },
-            };
-            // Without an effect the store has failed, and the tick with it.
-            let effect = effect?;
-            changes |= match &effect {
-                Effect::Clear(_) => true,
-                Effect::Row(effect) => !effect.is_nothing(),
-            };
-            commit.effects.push(effect);
-        }
-        drop(firsts);
-        self.touched = touched;
-        if !changes {
-            return None;
-        }
-        let last = Dot { origin: commit.origin, seq: commit.last() };
-        self.engine.clock.observe(commit.hlc);
-        self.engine.vector.advance(last.origin, last.seq);
-        #[cfg(feature = "planted")]
-        if self.engine.config.planted.split(&commit, self.entries) {
-            return Some(last);
-        }
-        self.entries.push(LogEntry::Commit(commit.encode()));
-        Some(last)
+        draft.keep(self.begin);
+        self.begin = draft.point();
+        Some(draft.last())
     }
 }
 
 impl<S: Store> Drop for Txn<'_, S> {
     fn drop(&mut self) {
-        self.rollback(Savepoint(0));
-        self.touched.clear();
-        self.engine.touched = std::mem::take(&mut self.touched);
-    }
-}
-
-impl RowEffect {
-    fn is_nothing(&self) -> bool {
-        self.replaces.is_empty()
-            && self.resets.is_empty()
-            && !self.resets_own
-            && self.put.is_none()
-            && self.add.is_none()
+        self.rollback(Savepoint(self.begin));
     }
 }
 

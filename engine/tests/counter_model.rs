@@ -16,8 +16,7 @@ use bytes::Bytes;
 use common::Rng;
 use lattis_engine::causal::{Dot, Hlc, NodeId, Origin, VersionVector};
 use lattis_engine::codec::Writer;
-use lattis_engine::commit::{CounterReset, RowEffect, RowKey};
-use lattis_engine::crdt::Slot;
+use lattis_engine::commit::{CounterReset, Delta};
 use lattis_engine::row::{CounterEntry, Row, Shown};
 
 const ROWS: usize = 2;
@@ -31,8 +30,8 @@ trait Number: Clone {
     fn increment(&mut self, dot: Dot, hlc: Hlc, by: i64);
     fn supersede(&mut self, dot: Dot);
     fn observed(&self, dot: Dot) -> Vec<CounterReset>;
-    fn diff(&self, before: &Self, row: RowKey, dot: Dot) -> RowEffect;
-    fn apply(&mut self, effect: &RowEffect, dot: Dot, hlc: Hlc);
+    fn diff(&self, before: &Self, dot: Dot) -> Delta;
+    fn apply(&mut self, delta: &Delta, dot: Dot, hlc: Hlc);
     fn clear(&mut self, context: &VersionVector, resets: &[CounterReset], dot: Dot);
     fn join(&self, mine: &VersionVector, other: &Self, theirs: &VersionVector) -> Self;
     fn value(&self) -> Value;
@@ -68,12 +67,12 @@ impl Number for Row {
         resets_of(self.counters().iter(), dot)
     }
 
-    fn diff(&self, before: &Row, row: RowKey, dot: Dot) -> RowEffect {
-        Row::diff(self, before, row, dot)
+    fn diff(&self, before: &Row, dot: Dot) -> Delta {
+        Row::diff(self, before, dot)
     }
 
-    fn apply(&mut self, effect: &RowEffect, dot: Dot, hlc: Hlc) {
-        Row::apply(self, effect, dot, hlc);
+    fn apply(&mut self, delta: &Delta, dot: Dot, hlc: Hlc) {
+        Row::apply(self, delta, dot, hlc);
     }
 
     fn clear(&mut self, context: &VersionVector, resets: &[CounterReset], dot: Dot) {
@@ -200,31 +199,31 @@ impl Number for Model {
         resets_of(self.entries.values(), dot)
     }
 
-    fn diff(&self, before: &Model, row: RowKey, dot: Dot) -> RowEffect {
-        let mut effect = RowEffect::new(row);
+    fn diff(&self, before: &Model, dot: Dot) -> Delta {
+        let mut delta = Delta::default();
         let gone = before.siblings.keys().filter(|key| !self.siblings.contains_key(*key));
-        effect.replaces = gone.map(|(_, dot)| *dot).collect();
+        delta.replaces = gone.map(|(_, dot)| *dot).collect();
         let own = |model: &Model| model.entries.get(&dot.origin).map(|entry| entry.generation);
-        effect.resets_own = own(before).is_some() && own(before) != own(self);
+        delta.resets_own = own(before).is_some() && own(before) != own(self);
         if self.entries.get(&dot.origin).is_none_or(|entry| entry.last != dot.seq) {
-            effect.resets = before.observed(dot);
+            delta.resets = before.observed(dot);
         }
         let put = self.siblings.iter().find(|((_, by), _)| *by == dot);
-        effect.put = put.map(|(_, base)| Bytes::from(base.to_string()));
-        effect.add =
+        delta.put = put.map(|(_, base)| Bytes::from(base.to_string()));
+        delta.add =
             self.entries.get(&dot.origin).filter(|entry| entry.last == dot.seq).map(|own| {
                 lattis_engine::commit::Increment { generation: own.generation, sum: own.sum }
             });
-        effect
+        delta
     }
 
-    fn apply(&mut self, effect: &RowEffect, dot: Dot, hlc: Hlc) {
-        self.siblings.retain(|(_, by), _| !effect.replaces.contains(by));
-        effect.resets.iter().for_each(|reset| self.reset(reset, dot));
-        if effect.resets_own {
+    fn apply(&mut self, delta: &Delta, dot: Dot, hlc: Hlc) {
+        self.siblings.retain(|(_, by), _| !delta.replaces.contains(by));
+        delta.resets.iter().for_each(|reset| self.reset(reset, dot));
+        if delta.resets_own {
             self.entries.remove(&dot.origin);
         }
-        if let Some(add) = &effect.add {
+        if let Some(add) = &delta.add {
             match self.entries.get_mut(&dot.origin) {
                 Some(entry) if entry.generation == add.generation => {
                     (entry.last, entry.hlc, entry.sum) = (dot.seq, hlc, add.sum);
@@ -235,7 +234,7 @@ impl Number for Model {
                 }
             }
         }
-        if let Some(base) = &effect.put {
+        if let Some(base) = &delta.put {
             let base = std::str::from_utf8(base).unwrap().parse().unwrap();
             self.siblings.insert((hlc, dot), base);
         }
@@ -332,11 +331,11 @@ enum Kind {
 }
 
 enum Body {
-    Row(usize, RowEffect),
+    Row(usize, Delta),
     Clear(VersionVector, [Vec<CounterReset>; ROWS]),
 }
 
-/// One commit of one effect. Sets of events are bits of a `u64`.
+/// One commit of one delta. Sets of events are bits of a `u64`.
 struct Event {
     kind: Kind,
     row: usize,
@@ -399,8 +398,7 @@ impl<N: Number> Execution<N> {
                 Kind::Set(base) => changed.put(dot, hlc, base),
                 _ => changed.supersede(dot),
             }
-            let name = RowKey::single(0, Bytes::from_static(b"k"), Slot::String);
-            Body::Row(row, changed.diff(&before, name, dot))
+            Body::Row(row, changed.diff(&before, dot))
         };
         self.trace.push(format!("{at} {kind:?} row {row} as {}", dot.seq));
         let seen = replica.seen;

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use lattis_engine::causal::{Dot, Hlc, LogPosition, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::{
-    Clear, Commit, CounterReset, Effect, EncodedCommit, Increment, LogEntry, RowEffect, RowKey,
-    Scope,
+    Clear, Commit, CounterReset, Delta, Effect, EncodedCommit, Increment, LogEntry, RowEffect,
+    RowKey, Scope,
 };
 use lattis_engine::crdt::Slot;
 use lattis_engine::store::{Family, MemStore, Read};
@@ -60,17 +60,18 @@ fn commit() -> Commit {
     let foreign = Dot { origin: origin(2), seq: 300 };
     let own = Dot { origin: origin(1), seq: 7 };
     let reset = CounterReset { origin: origin(2), generation: 290, last: 299, sum: -5 };
-    let mut put = RowEffect::new(row(Slot::String, b""));
-    put.replaces = vec![own, foreign];
-    put.resets = vec![reset];
-    put.resets_own = true;
-    put.put = Some(Bytes::from_static(b"value"));
-    let mut add = RowEffect::new(row(Slot::Hash, b"field"));
-    add.add = Some(Increment { generation: 9, sum: 1 << 70 });
-    let mut member = RowEffect::new(row(Slot::Set, b"member"));
-    member.put = Some(Bytes::new());
-    let mut elsewhere = RowEffect::new(RowKey { db: 300, ..row(Slot::Set, b"m") });
-    elsewhere.replaces = vec![Dot { origin: origin(3), seq: 1 }];
+    let mut put = RowEffect { row: row(Slot::String, b""), delta: Delta::default() };
+    put.delta.replaces = smallvec::smallvec![own, foreign];
+    put.delta.resets = vec![reset];
+    put.delta.resets_own = true;
+    put.delta.put = Some(Bytes::from_static(b"value"));
+    let mut add = RowEffect { row: row(Slot::Hash, b"field"), delta: Delta::default() };
+    add.delta.add = Some(Increment { generation: 9, sum: 1 << 70 });
+    let mut member = RowEffect { row: row(Slot::Set, b"member"), delta: Delta::default() };
+    member.delta.put = Some(Bytes::new());
+    let mut elsewhere =
+        RowEffect { row: RowKey { db: 300, ..row(Slot::Set, b"m") }, delta: Delta::default() };
+    elsewhere.delta.replaces = smallvec::smallvec![Dot { origin: origin(3), seq: 1 }];
     let context: VersionVector = [(origin(1), 9), (origin(2), 300)].into_iter().collect();
     let flush = Clear {
         scope: Scope::Db(1),

@@ -14,7 +14,7 @@ use common::{Rng, named};
 use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::{
-    Clear, Commit, CounterReset, Effect, EncodedCommit, Increment, RowEffect, RowKey, Scope,
+    Clear, Commit, CounterReset, Delta, Effect, EncodedCommit, Increment, RowEffect, RowKey, Scope,
 };
 use lattis_engine::crdt::{Slot, TYPES, TypeRecord};
 use lattis_engine::row::{Origins, Row};
@@ -50,7 +50,7 @@ impl State {
         for (index, effect) in commit.effects.iter().enumerate() {
             if let Effect::Row(effect) = effect {
                 let at = (0..ROWS).find(|at| name(*at) == effect.row).unwrap();
-                self.rows[at].apply(effect, commit.dot(index), commit.hlc);
+                self.rows[at].apply(&effect.delta, commit.dot(index), commit.hlc);
             }
         }
         self.vector.advance(commit.origin, commit.last());
@@ -185,12 +185,12 @@ impl History {
                 }
             }
             let after = &state.rows[row];
-            let effect = after.diff(&base, row_name(self.record.slot)(row), dot);
+            let delta = after.diff(&base, dot);
             // A difference is the inverse of the change.
             let mut again = base.clone();
-            again.apply(&effect, dot, hlc);
-            assert_eq!(&again, after, "{} from {base:?} by {effect:?}", self.record.name);
-            effects.push(Effect::Row(effect));
+            again.apply(&delta, dot, hlc);
+            assert_eq!(&again, after, "{} from {base:?} by {delta:?}", self.record.name);
+            effects.push(Effect::Row(RowEffect { row: row_name(self.record.slot)(row), delta }));
         }
         let commit = Commit { origin: origin(at), first, hlc, effects };
         state.vector.advance(commit.origin, commit.last());
@@ -444,7 +444,8 @@ fn commits_that_cannot_be_are_refused() {
         let mut engine = Engine::open(store, EngineConfig::default(), fresh, Millis(1)).unwrap();
         let mut tick = engine.tick(Millis(1));
         // Four effects of nothing come first, so that the commit follows.
-        let nothing = |_| Effect::Row(RowEffect::new(row(Slot::String, b"")));
+        let nothing =
+            |_| Effect::Row(RowEffect { row: row(Slot::String, b""), delta: Delta::default() });
         let effects = (0..4).map(nothing).collect();
         let before = Commit { origin: origin(0), first: 1, hlc: Hlc(1), effects };
         assert_eq!(tick.apply(&before.encode()), Ok(true));
@@ -459,8 +460,8 @@ fn commits_that_cannot_be_are_refused() {
         }
     };
     let put = |slot, subkey, payload: &'static [u8]| {
-        let mut effect = RowEffect::new(row(slot, subkey));
-        effect.put = Some(Bytes::from_static(payload));
+        let mut effect = RowEffect { row: row(slot, subkey), delta: Delta::default() };
+        effect.delta.put = Some(Bytes::from_static(payload));
         alone(Effect::Row(effect))
     };
     assert!(put(Slot::Set, b"m", b""));
@@ -471,8 +472,8 @@ fn commits_that_cannot_be_are_refused() {
     assert!(!put(Slot::Deadline, b"", b"nonsense"));
     assert!(!put(Slot::Binding, b"", b"nonsense"));
     let add = |slot, subkey, generation| {
-        let mut effect = RowEffect::new(row(slot, subkey));
-        effect.add = Some(Increment { generation, sum: 1 });
+        let mut effect = RowEffect { row: row(slot, subkey), delta: Delta::default() };
+        effect.delta.add = Some(Increment { generation, sum: 1 });
         alone(Effect::Row(effect))
     };
     assert!(add(Slot::String, b"", 5));
@@ -482,8 +483,8 @@ fn commits_that_cannot_be_are_refused() {
     assert!(!add(Slot::String, b"", 0));
     let reset = CounterReset { origin: origin(1), generation: 1, last: 1, sum: 1 };
     let resets = |slot, subkey| {
-        let mut effect = RowEffect::new(row(slot, subkey));
-        effect.resets.push(reset);
+        let mut effect = RowEffect { row: row(slot, subkey), delta: Delta::default() };
+        effect.delta.resets.push(reset);
         let (scope, context) = (Scope::Db(0), VersionVector::new());
         let clear = Clear { scope, context, resets: vec![(row(slot, subkey), reset)] };
         [alone(Effect::Row(effect)), alone(Effect::Clear(clear))]

@@ -53,6 +53,17 @@ mod disk {
         }
     }
 
+    impl OnDisk {
+        /// The files of the rows' store, oldest first.
+        pub fn runs(&self) -> Vec<PathBuf> {
+            let rows = std::fs::read_dir(self.0.join("rows")).unwrap();
+            let mut runs: Vec<PathBuf> = rows.map(|entry| entry.unwrap().path()).collect();
+            runs.retain(|file| file.extension().is_some_and(|extension| extension == "sst"));
+            runs.sort();
+            runs
+        }
+    }
+
     impl Drop for OnDisk {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
@@ -98,6 +109,27 @@ on_both_stores!(
     a_trimmed_log_begins_with_a_barrier,
     the_log_brings_another_node_up_to_date,
 );
+
+/// A process that is killed while RocksDB takes a run over leaves it under both names: as a file of the store
+/// and as the one that runs are written to.
+#[cfg(feature = "rocks")]
+#[test]
+fn a_run_that_was_left_under_two_names_stays_what_it_is() {
+    let place = disk::OnDisk::new();
+    let mut engine = open(place.open());
+    set(&mut engine, "k", "1");
+    engine.flush().unwrap();
+    drop(engine);
+    let file = place.runs().pop().unwrap();
+    std::fs::hard_link(&file, file.with_file_name("run.sst")).unwrap();
+    let mut engine = open(place.open());
+    set(&mut engine, "another", "2");
+    engine.flush().unwrap();
+    drop(engine);
+    let mut engine = open(place.open());
+    assert_eq!(run(&mut engine, |txn| txn.get(0, b"k").unwrap()), Some(bytes("1")));
+    engine.verify().unwrap();
+}
 
 fn try_open<S: Store>(store: S, config: &EngineConfig, nonce: u64) -> Result<Engine<S>, OpenError> {
     Engine::open(store, config.clone(), Fresh { node: NodeId(1), nonce }, Millis(1_000))

@@ -95,11 +95,14 @@ pub(crate) fn effective(row: &Row) -> Option<Decision> {
     Some(effective)
 }
 
-/// What a new decision replaces: every decision in the row, and all that those replaced.
-pub(crate) fn observed(row: &Row) -> VersionVector {
+/// What a new decision replaces: every decision in the row, and all that those replaced; but not one that
+/// has the same dot, which it overwrites: it would replace itself.
+pub(crate) fn observed(row: &Row, own: &Dot) -> VersionVector {
     let mut observed = VersionVector::new();
     for decision in row.siblings().iter().filter_map(of_sibling) {
-        observed.advance(decision.dot.origin, decision.dot.seq);
+        if decision.dot != *own {
+            observed.advance(decision.dot.origin, decision.dot.seq);
+        }
         observed.join(&decision.replaces);
     }
     observed

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::{Kind, Slot, TypeRecord, deadline};
+use super::{Kind, Slot, TypeRecord};
 use crate::causal::Hlc;
 use crate::commit::RowKey;
 use crate::row::{Shown, parse_integer};
@@ -50,8 +50,8 @@ impl<S: Store> Txn<'_, S> {
             ttl => ttl,
         };
         let decision = header.decision().filter(|decision| decision.time.is_some()).cloned();
-        let seen = deadline::observed(header.deadline());
-        if !header.slots.is_empty() {
+        let seen = self.decisions(place);
+        if !self.at(place).slots.is_empty() {
             self.remove_key(db, key)?;
         }
         let row = RowKey::single(db, Bytes::copy_from_slice(key), Slot::String);

@@ -207,8 +207,18 @@ impl RocksStore {
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// Writes a run to a file of its own.
-    fn build(&self, run: &Run, file: &Path) -> Result<(), rocksdb::Error> {
+    /// Writes a run to a new file. What has that name may be a file of the store as well: a process that was
+    /// killed while it handed a run over has left it under two names.
+    fn build(&self, run: &Run, file: &Path) -> Result<(), StoreError> {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Unknown(format!("{}: {error}", file.display())))
+            }
+            _ => self.fill(run, file).map_err(failure),
+        }
+    }
+
+    fn fill(&self, run: &Run, file: &Path) -> Result<(), rocksdb::Error> {
         let mut writer = SstFileWriter::create(&self.disk.run_options);
         writer.open(file)?;
         for (key, value) in run.changes() {
@@ -359,14 +369,14 @@ impl Store for RocksStore {
         let file = self.disk.rows.join("run.sst");
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        let written = self
-            .build(run, &file)
-            .and_then(|()| self.rows.ingest_external_file_opts(&options, vec![&file]));
+        let written = self.build(run, &file).and_then(|()| {
+            self.rows.ingest_external_file_opts(&options, vec![&file]).map_err(failure)
+        });
         if written.is_err() {
             // What is left of it takes room on a disk that may be full.
             let _ = fs::remove_file(&file);
         }
-        written.map_err(failure)
+        written
     }
 
     fn forget(&self, family: Family, to: &[u8]) -> Result<(), StoreError> {

@@ -79,10 +79,10 @@ pub struct Script {
     pub steps: Vec<(Op, bool)>,
 }
 
-/// What a script committed.
+/// A script that was committed.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// The commit's last dot.
+    /// A dot of the commit that it is part of.
     pub dot: Dot,
     /// What it did.
     pub facts: Vec<Fact>,
@@ -119,7 +119,7 @@ impl Script {
         Script { steps }
     }
 
-    /// Runs the script as one commit.
+    /// Runs the script as one transaction.
     pub fn run(&self, tick: &mut Tick<'_, MemStore>) -> Option<Ran> {
         let mut txn = tick.txn();
         let mut facts = Vec::new();

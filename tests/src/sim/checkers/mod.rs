@@ -87,10 +87,9 @@ impl History {
         ran: &mut Vec<Ran>,
     ) -> Verdict {
         let dot = Dot { origin: commit.origin, seq: commit.last };
-        let facts = match ran.iter().position(|it| it.dot == dot) {
-            Some(index) => ran.remove(index).facts,
-            None => Vec::new(),
-        };
+        let run = commit.first..=commit.last;
+        let own = |it: &mut Ran| it.dot.origin == commit.origin && run.contains(&it.dot.seq);
+        let facts = ran.extract_if(.., own).flat_map(|it| it.facts).collect();
         let decoded = Commit::decode(commit).map_err(|error| format!("{dot}: {error}"))?;
         let known = Known { first: commit.first, hlc: decoded.hlc, causes: causes.clone(), facts };
         causality::stamp(self, &dot, &known)?;

@@ -1,0 +1,250 @@
+//! The commit that a tick is making, and the way back.
+//!
+//! What clients do in one tick becomes visible at one moment, so it is one commit: a row has one dot in it,
+//! however many commands change it, and what they do to it is net (MODEL M1). Many that add to one set
+//! stamp its birth once. The draft lists the touched rows in the order of their dots, each as it was
+//! before. When it is closed, the difference to what the row is now becomes the effect.
+//!
+//! Going back is putting rows back, the latest first. For that the draft also keeps what else has changed:
+//! rows touched again, rows that a clear has swept, rows changed by commits of other nodes. Of a command
+//! that is done, what rows were in its middle is forgotten; the rest stays until the tick is over.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use crate::causal::{Dot, Hlc, Origin};
+use crate::commit::{Clear, EncodedCommit, Encoder, RowKey};
+use crate::row::Row;
+use crate::space::{Space, Spot};
+use crate::store::{Store, StoreError};
+
+/// Effects after which a draft is closed, so that what other nodes apply in one step stays small. One
+/// transaction may have more.
+const EFFECTS: usize = 4_096;
+/// The same for bytes of names and payloads.
+const BYTES: usize = 256 << 10;
+
+/// What takes a dot.
+enum Touch {
+    /// A row, and what it was.
+    Row { name: RowKey, spot: Spot, before: Row },
+    /// A removal by scope.
+    Clear(Clear),
+}
+
+/// A change that takes no dot of its own.
+struct Further {
+    /// How many touches came before it.
+    after: usize,
+    which: Which,
+    before: Row,
+}
+
+enum Which {
+    /// The row of that touch, once more.
+    Again(usize),
+    /// A row that a clear or another node's commit has changed.
+    Other(RowKey, Spot),
+}
+
+/// A point to go back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    touches: usize,
+    further: usize,
+}
+
+/// A row of the open commit: its number and its touch.
+type Known = (u64, usize);
+
+#[derive(Default)]
+pub(crate) struct Draft {
+    origin: Origin,
+    /// The seq of the open commit's first effect.
+    first: u64,
+    hlc: Hlc,
+    /// All touches of the tick, in order.
+    touches: Vec<Touch>,
+    /// Where those of the open commit begin.
+    open: usize,
+    known: HashTable<Known>,
+    further: Vec<Further>,
+    /// Names and payloads of the open commit.
+    bytes: usize,
+}
+
+fn hash(spot: u64) -> u64 {
+    FixedState::default().hash_one(spot)
+}
+
+impl Draft {
+    /// Whether the open commit has no effect yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.touches.len() == self.open
+    }
+
+    /// Whether the open commit is to be closed before more is done.
+    pub(crate) fn is_full(&self) -> bool {
+        self.touches.len() - self.open >= EFFECTS || self.bytes >= BYTES
+    }
+
+    /// Begins a commit in place of one that is empty.
+    pub(crate) fn begin(&mut self, origin: Origin, first: u64, hlc: Hlc) {
+        (self.origin, self.first, self.hlc) = (origin, first, hlc);
+    }
+
+    /// The stamp of the open commit.
+    pub(crate) fn hlc(&self) -> Hlc {
+        self.hlc
+    }
+
+    /// The dot of the last effect so far.
+    pub(crate) fn last(&self) -> Dot {
+        self.dot_at(self.touches.len().saturating_sub(1))
+    }
+
+    fn dot_at(&self, touch: usize) -> Dot {
+        Dot { origin: self.origin, seq: self.first + (touch - self.open) as u64 }
+    }
+
+    /// The dot of the next effect.
+    pub(crate) fn next(&self) -> Dot {
+        self.dot_at(self.touches.len())
+    }
+
+    /// The touch of a row in the open commit.
+    fn find(&self, spot: Spot) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
+        let spot = spot.number();
+        self.known.find(hash(spot), |(known, _)| *known == spot).map(|(_, touch)| *touch)
+    }
+
+    /// The dot that the open commit has given to a row, or would.
+    pub(crate) fn dot(&self, spot: Spot) -> Dot {
+        self.dot_at(self.find(spot).unwrap_or(self.touches.len()))
+    }
+
+    /// A row was changed under its dot.
+    pub(crate) fn touch(&mut self, name: RowKey, spot: Spot, before: Row, payload: usize) {
+        let touches = self.touches.len();
+        self.bytes += payload;
+        if let Some(touch) = self.find(spot) {
+            self.further.push(Further { after: touches, which: Which::Again(touch), before });
+            return;
+        }
+        self.bytes += name.key.len() + name.subkey.len();
+        let number = spot.number();
+        self.known.insert_unique(hash(number), (number, touches), |(known, _)| hash(*known));
+        self.touches.push(Touch::Row { name, spot, before });
+    }
+
+    /// A removal by scope takes a dot.
+    pub(crate) fn clear(&mut self, clear: Clear) {
+        self.touches.push(Touch::Clear(clear));
+    }
+
+    /// A row was changed by a clear or by a commit of another node.
+    pub(crate) fn change(&mut self, name: RowKey, spot: Spot, before: Row) {
+        let which = Which::Other(name, spot);
+        self.further.push(Further { after: self.touches.len(), which, before });
+    }
+
+    /// A point to go back to.
+    pub(crate) fn point(&self) -> Point {
+        Point { touches: self.touches.len(), further: self.further.len() }
+    }
+
+    /// Whether anything was changed since.
+    pub(crate) fn changed_since(&self, point: Point) -> bool {
+        self.touches.len() > point.touches || self.further.len() > point.further
+    }
+
+    /// There is no going back to points after this one: what touched rows were in between is forgotten.
+    pub(crate) fn keep(&mut self, point: Point) {
+        if self.further.len() > point.further {
+            let mut index = 0;
+            self.further.retain(|further| {
+                index += 1;
+                index <= point.further || matches!(further.which, Which::Other(..))
+            });
+        }
+    }
+
+    /// Puts rows back to what they were, the latest change first. After an error the rest is not done.
+    pub(crate) fn undo<S: Store>(
+        &mut self,
+        to: Point,
+        space: &mut Space<S>,
+    ) -> Result<(), StoreError> {
+        while self.changed_since(to) {
+            let touches = self.touches.len();
+            if let Some(last) = self.further.pop_if(|last| last.after >= touches) {
+                match last.which {
+                    Which::Other(name, spot) => space.replace(&name, spot, last.before)?,
+                    Which::Again(touch) => match self.touches.get(touch) {
+                        Some(Touch::Row { name, spot, .. }) => {
+                            space.replace(name, *spot, last.before)?
+                        }
+                        _ => continue,
+                    },
+                };
+            } else if let Some(Touch::Row { name, spot, before }) = self.touches.pop() {
+                let number = spot.number();
+                if let Ok(entry) = self.known.find_entry(hash(number), |(it, _)| *it == number) {
+                    entry.remove();
+                }
+                space.replace(&name, spot, before)?;
+            }
+        }
+        self.open = self.open.min(self.touches.len());
+        Ok(())
+    }
+
+    /// Goes back to before the tick.
+    pub(crate) fn undo_all<S: Store>(&mut self, space: &mut Space<S>) -> Result<(), StoreError> {
+        self.undo(Point { touches: 0, further: 0 }, space)
+    }
+
+    /// Closes the open commit: one effect per touch. `None` if nothing has changed; then its dots have not
+    /// been given.
+    pub(crate) fn close<S: Store>(&mut self, space: &Space<S>) -> Option<EncodedCommit> {
+        if self.is_empty() {
+            return None;
+        }
+        let touches = &self.touches[self.open..];
+        let size = self.bytes + 32 * touches.len();
+        let mut encoder = Encoder::new(self.origin, self.first, self.hlc, size);
+        let mut changes = false;
+        let mut previous = None;
+        for touch in touches {
+            match touch {
+                Touch::Row { name, spot, before } => {
+                    let delta = space.look(*spot).diff(before, encoder.dot());
+                    changes |= !delta.is_nothing();
+                    encoder.row(name, &delta, previous);
+                    previous = Some(name);
+                }
+                Touch::Clear(clear) => {
+                    changes = true;
+                    encoder.clear(clear);
+                }
+            }
+        }
+        self.open = self.touches.len();
+        self.known.clear();
+        self.bytes = 0;
+        changes.then(|| encoder.finish())
+    }
+
+    /// The tick is over.
+    pub(crate) fn forget(&mut self) {
+        self.touches.clear();
+        self.further.clear();
+        self.known.clear();
+        (self.open, self.bytes) = (0, 0);
+    }
+}

@@ -510,3 +510,22 @@ fn a_new_key_does_not_inherit_a_deadline() {
     (0..2).for_each(|at| world.expire(at));
     assert_eq!(world.dump(0), ["hash k h v"]);
 }
+
+#[test]
+fn of_several_decisions_in_one_commit_the_last_counts() {
+    let mut world = pair();
+    let (short, long) = (at(&world, 10), at(&world, 100));
+    world.run(0, |txn| {
+        txn.set(0, b"k", bytes("1"), Ttl::At(short.unwrap())).unwrap();
+        txn.set(0, b"k", bytes("2"), Ttl::At(long.unwrap())).unwrap();
+    });
+    assert_eq!(settled(&mut world), Some(long));
+    world.run(1, |txn| {
+        for time in [long, None, short] {
+            assert!(txn.expire(0, b"k", time).unwrap());
+        }
+        // A copy of what the same commit has decided.
+        txn.set(0, b"k", bytes("3"), Ttl::Keep).unwrap();
+    });
+    assert_eq!(settled(&mut world), Some(short));
+}

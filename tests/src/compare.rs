@@ -11,7 +11,7 @@ use std::io;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use crate::resp::{Client, parse};
+use crate::resp::{Client, encode, parse};
 
 /// A command: the words that are sent.
 pub type Words = Vec<Vec<u8>>;
@@ -301,11 +301,23 @@ impl Generator {
 pub trait Endpoint {
     /// Sends a command and returns the reply's bytes.
     fn ask(&mut self, words: &Words) -> io::Result<Vec<u8>>;
+
+    /// Sends commands together and returns the replies' bytes.
+    fn ask_all(&mut self, batch: &[&Words]) -> io::Result<Vec<Vec<u8>>> {
+        batch.iter().map(|words| self.ask(words)).collect()
+    }
 }
 
 impl Endpoint for Client {
     fn ask(&mut self, words: &Words) -> io::Result<Vec<u8>> {
         Ok(self.call_raw(words)?.1)
+    }
+
+    fn ask_all(&mut self, batch: &[&Words]) -> io::Result<Vec<Vec<u8>>> {
+        let mut requests = Vec::new();
+        batch.iter().for_each(|words| encode(words, &mut requests));
+        self.send_raw(&requests)?;
+        batch.iter().map(|_| Ok(self.read_raw()?.1)).collect()
     }
 }
 
@@ -468,12 +480,21 @@ fn related(past: &[Past], words: &Words) -> Vec<String> {
 #[derive(Debug, Default)]
 pub struct Covered(pub BTreeMap<String, (usize, usize)>);
 
-/// Sends `count` commands of a seed to two servers, over two connections each, and compares.
-/// The servers are emptied first.
+/// A command that the second server has answered.
+struct Sent {
+    words: Words,
+    /// What an EXEC runs.
+    queued: Vec<Words>,
+    answer: Vec<u8>,
+}
+
+/// Sends `count` commands of a seed to two servers, over two connections each, and compares. The first server
+/// gets up to `pipeline` of them at once. The servers are emptied first.
 pub fn compare(
     seed: u64,
     protocol: u8,
     count: usize,
+    pipeline: u32,
     left: &mut [Box<dyn Endpoint>; 2],
     right: &mut [Box<dyn Endpoint>; 2],
 ) -> Result<Covered, Box<Difference>> {
@@ -481,40 +502,59 @@ pub fn compare(
     let mut past: Vec<Past> = Vec::new();
     let mut covered = Covered::default();
     let mut queued: [Option<Vec<Words>>; 2] = [None, None];
-    let ask = |endpoint: &mut dyn Endpoint, words: &Words| {
-        let scans = how(words) == Some(How::ScannedToTheEnd);
-        let reply = if scans { scan(endpoint, words) } else { endpoint.ask(words) };
-        reply.unwrap_or_else(|error| format!("no reply: {error}").into_bytes())
-    };
+    let lost = |error: io::Error| format!("no reply: {error}").into_bytes();
     for endpoint in left.iter_mut().chain(right.iter_mut()) {
         let hello = vec![b"HELLO".to_vec(), protocol.to_string().into_bytes()];
-        ask(&mut **endpoint, &hello);
-        ask(&mut **endpoint, &vec![b"FLUSHALL".to_vec()]);
+        let _ = endpoint.ask_all(&[&hello, &vec![b"FLUSHALL".to_vec()]]);
     }
-    for index in 0..count {
+    while past.len() < count {
         let connection = generator.connection();
-        let in_multi = queued[connection].is_some();
-        let words = generator.command(in_multi);
-        let answer_left = ask(&mut *left[connection], &words);
-        let answer_right = ask(&mut *right[connection], &words);
-        let in_exec = queued[connection].as_deref().unwrap_or_default();
-        if !same(&words, in_exec, &answer_left, &answer_right) {
-            let (left, right, before) = (answer_left, answer_right, related(&past, &words));
-            let difference = Difference { seed, protocol, index, words, left, right, before };
-            return Err(Box::new(difference));
+        let length = 1 + generator.below(pipeline);
+        let mut batch: Vec<Sent> = Vec::new();
+        while batch.len() < length as usize {
+            let words = generator.command(queued[connection].is_some());
+            let scans = how(&words) == Some(How::ScannedToTheEnd);
+            let endpoint = &mut *right[connection];
+            let answer = if scans { scan(endpoint, &words) } else { endpoint.ask(&words) };
+            let answer = answer.unwrap_or_else(lost);
+            let before = queued[connection].clone().unwrap_or_default();
+            let name = words[0].to_ascii_uppercase();
+            match (&name[..], &mut queued[connection]) {
+                (b"MULTI", none @ None) if answer.starts_with(b"+OK") => *none = Some(Vec::new()),
+                (b"EXEC", some) if !answer.starts_with(b"-ERR wrong number") => *some = None,
+                (b"DISCARD", some) if answer.starts_with(b"+OK") => *some = None,
+                (_, Some(queue)) if answer.starts_with(b"+QUEUED") => queue.push(words.clone()),
+                _ => {}
+            }
+            batch.push(Sent { words, queued: before, answer });
+            if scans {
+                break;
+            }
         }
-        let name = String::from_utf8_lossy(&words[0]).to_uppercase();
-        match (&name[..], &mut queued[connection]) {
-            ("MULTI", none @ None) if answer_left.starts_with(b"+OK") => *none = Some(Vec::new()),
-            ("EXEC", some) if !answer_left.starts_with(b"-ERR wrong number") => *some = None,
-            ("DISCARD", some) if answer_left.starts_with(b"+OK") => *some = None,
-            (_, Some(queue)) if answer_left.starts_with(b"+QUEUED") => queue.push(words.clone()),
-            _ => {}
+        // A scan goes on by what it is answered.
+        let scans = batch.pop_if(|sent| how(&sent.words) == Some(How::ScannedToTheEnd));
+        let together: Vec<&Words> = batch.iter().map(|sent| &sent.words).collect();
+        let mut answers = match left[connection].ask_all(&together) {
+            Ok(answers) => answers,
+            Err(error) => vec![lost(error); batch.len()],
+        };
+        if let Some(sent) = scans {
+            answers.push(scan(&mut *left[connection], &sent.words).unwrap_or_else(lost));
+            batch.push(sent);
         }
-        let (replies, errors) = covered.0.entry(name).or_default();
-        *replies += 1;
-        *errors += usize::from(answer_left.starts_with(b"-"));
-        past.push(Past { connection, words, reply: answer_left });
+        for (Sent { words, queued, answer }, ours) in batch.into_iter().zip(answers) {
+            if !same(&words, &queued, &ours, &answer) {
+                let (index, before) = (past.len(), related(&past, &words));
+                let (left, right) = (ours, answer);
+                let difference = Difference { seed, protocol, index, words, left, right, before };
+                return Err(Box::new(difference));
+            }
+            let name = String::from_utf8_lossy(&words[0]).to_uppercase();
+            let (replies, errors) = covered.0.entry(name).or_default();
+            *replies += 1;
+            *errors += usize::from(ours.starts_with(b"-"));
+            past.push(Past { connection, words, reply: ours });
+        }
     }
     Ok(covered)
 }

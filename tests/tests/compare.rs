@@ -15,10 +15,10 @@ fn connections(server: &Server) -> [Box<dyn Endpoint>; 2] {
     [Box::new(server.client()), Box::new(server.client())]
 }
 
-fn run(first: &Server, second: &Server, protocol: u8, count: usize) -> Covered {
+fn run(first: &Server, second: &Server, protocol: u8, count: usize, pipeline: u32) -> Covered {
     let seed = setting("COMPARE_SEED", 1) + u64::from(protocol);
     let (mut left, mut right) = (connections(first), connections(second));
-    match compare(seed, protocol, count, &mut left, &mut right) {
+    match compare(seed, protocol, count, pipeline, &mut left, &mut right) {
         Ok(covered) => covered,
         Err(difference) => {
             panic!("{} (first) and {} (second) differ\n{difference:?}", first.name(), second.name())
@@ -33,7 +33,7 @@ fn redis_equals_redis() {
     let (first, second) = (Server::redis(&[]), Server::redis(&[]));
     let mut all = Covered::default();
     for protocol in [2, 3] {
-        for (name, (replies, errors)) in run(&first, &second, protocol, 20_000).0 {
+        for (name, (replies, errors)) in run(&first, &second, protocol, 20_000, 1).0 {
             let sum = all.0.entry(name).or_default();
             *sum = (sum.0 + replies, sum.1 + errors);
         }
@@ -76,7 +76,7 @@ fn a_tampered_reply_is_found() {
     let mut right =
         [Box::new(Tampered { inner: one, calls: 0, at: 3000 }) as Box<dyn Endpoint>, other];
     let difference: Box<Difference> =
-        compare(1, 2, 10_000, &mut left, &mut right).expect_err("the tampered reply");
+        compare(1, 2, 10_000, 1, &mut left, &mut right).expect_err("the tampered reply");
     assert!(difference.index >= 3000, "{difference:?}");
     assert_eq!(difference.left.len(), difference.right.len(), "{difference:?}");
     assert!(!difference.before.is_empty());
@@ -84,20 +84,27 @@ fn a_tampered_reply_is_found() {
     assert!(report.contains("seed 1, RESP2, command"), "{report}");
 }
 
-fn lattis_equals_redis(protocol: u8) {
+fn lattis_equals_redis(protocol: u8, pipeline: u32) {
     let lattis = Server::lattis(&NodeConfig::new("compared"));
     let redis = Server::redis(&[]);
-    let covered = run(&lattis, &redis, protocol, setting("COMPARE_COUNT", 50_000) as usize);
+    let count = setting("COMPARE_COUNT", 50_000) as usize;
+    let covered = run(&lattis, &redis, protocol, count, pipeline);
     let commands: usize = covered.0.values().map(|(replies, _)| replies).sum();
     println!("RESP{protocol}: {commands} commands, no difference");
 }
 
 #[test]
 fn lattis_equals_redis_in_resp2() {
-    lattis_equals_redis(2);
+    lattis_equals_redis(2, 1);
 }
 
 #[test]
 fn lattis_equals_redis_in_resp3() {
-    lattis_equals_redis(3);
+    lattis_equals_redis(3, 1);
+}
+
+/// Commands that are executed in one tick share a commit; one after the other they are none the less.
+#[test]
+fn lattis_equals_redis_with_a_pipeline() {
+    lattis_equals_redis(2, 40);
 }

@@ -10,14 +10,13 @@ use crate::sim::workload::keys;
 /// Looks at every key of both dbs. `settled`: all deadlines have passed and were worked off.
 pub fn check(txn: &mut Txn<'_, MemStore>, settled: bool) -> OpResult<Verdict> {
     for db in [0, 1] {
-        for (key, kind) in keys(txn, db)? {
-            // A deadline that was reached hides a key when it is next looked at.
-            if txn.kind(db, &key)?.is_none() {
-                match settled {
-                    true => return Ok(Err(format!("{key:?} is listed after its deadline"))),
-                    false => continue,
-                }
+        for (key, listed) in keys(txn, db)? {
+            // A deadline that was reached hides a key, or one of its types, when it is next looked at.
+            let kind = txn.kind(db, &key)?;
+            if settled && kind != Some(listed) {
+                return Ok(Err(format!("{key:?} is listed as {listed:?} after its deadline")));
             }
+            let Some(kind) = kind else { continue };
             let Some(info) = txn.inspect(db, &key)? else {
                 return Ok(Err(format!("{key:?} is seen, but there is nothing to inspect")));
             };

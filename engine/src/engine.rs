@@ -15,7 +15,7 @@ use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::row::Row;
 use crate::space::{Space, Spot};
-use crate::store::{Batch, Family, Read, Run, RunSize, Store, StoreError, keys};
+use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
 use crate::transfer::Staged;
 use crate::txn::Txn;
 
@@ -179,8 +179,8 @@ pub struct Engine<S: Store> {
     behind: u64,
     /// Whether a generation is being written.
     writing: bool,
-    /// How large the last one was.
-    run_size: RunSize,
+    /// The last one's, kept for its memory.
+    run: Run,
 }
 
 impl<S: Store> Engine<S> {
@@ -258,7 +258,7 @@ impl<S: Store> Engine<S> {
             watermark: state.position,
             behind: 0,
             writing: false,
-            run_size: RunSize::default(),
+            run: Run::default(),
             store,
         };
         engine.replay(now)?;
@@ -390,8 +390,7 @@ impl<S: Store> Engine<S> {
 
     /// Everything that the store lacks, with what it then is the state of.
     fn generation(&mut self, position: LogPosition) -> Generation {
-        // Most are as large as the one before: growing would copy all of it again and again.
-        let mut run = Run::with_capacity(self.run_size);
+        let mut run = std::mem::take(&mut self.run);
         self.space.freeze(&mut run);
         let state = State {
             vector: self.vector.clone(),
@@ -406,19 +405,20 @@ impl<S: Store> Engine<S> {
         run.put(Family::System, keys::STATE, state.as_slice());
         self.writing = true;
         self.behind = 0;
-        self.run_size = run.size();
         Generation { run, position, floor: self.log.floor() }
     }
 
     /// Takes note of what became of the generation that was taken last. What could not be written is part
     /// of the next one; after `Unknown` the store may have it, and has to be opened again before anything
     /// else is written.
-    pub fn written(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
+    pub fn written(&mut self, generation: Generation, result: &Result<(), StoreError>) {
         self.thaw(generation, result);
         self.space.settle();
     }
 
-    fn thaw(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
+    fn thaw(&mut self, mut generation: Generation, result: &Result<(), StoreError>) {
+        generation.run.clear();
+        self.run = generation.run;
         self.space.thaw(result.is_ok());
         self.writing = false;
         if result.is_ok() {
@@ -430,7 +430,7 @@ impl<S: Store> Engine<S> {
     pub fn flush(&mut self) -> Result<(), StoreError> {
         let Some(mut generation) = self.freeze() else { return Ok(()) };
         let result = generation.write(&self.store);
-        self.written(&generation, &result);
+        self.written(generation, &result);
         result
     }
 
@@ -523,7 +523,7 @@ impl<S: Store> Tick<'_, S> {
     }
 
     /// As [`Engine::written`].
-    pub fn written(&mut self, generation: &Generation, result: &Result<(), StoreError>) {
+    pub fn written(&mut self, generation: Generation, result: &Result<(), StoreError>) {
         self.engine.thaw(generation, result);
     }
 
@@ -753,7 +753,7 @@ impl<S: Store> Tick<'_, S> {
         }
         let mut generation = self.engine.generation(position);
         let result = generation.write(&self.engine.store);
-        self.engine.thaw(&generation, &result);
+        self.engine.thaw(generation, &result);
         let Err(error) = result else { return Ok(()) };
         let mut batch = self.engine.store.batch();
         log::cut(&mut batch, position);

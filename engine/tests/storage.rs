@@ -459,7 +459,7 @@ mod bodies {
                 {
                     let result = generation.write(engine.store());
                     if rng.chance(50) {
-                        engine.written(&generation, &result);
+                        engine.written(generation, &result);
                     }
                 }
             }

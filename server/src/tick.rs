@@ -371,7 +371,7 @@ impl Loop {
     /// Hands over what has gathered, if it is time to.
     fn write_behind(&mut self) {
         if let Some(written) = self.shell.behind.poll() {
-            self.written(&written);
+            self.written(written);
         }
         let (now, much) = (self.shell.world.instant, self.engine.is_behind());
         if !self.shell.behind.is_due(now, much) {
@@ -387,12 +387,12 @@ impl Loop {
 
     fn finish_writing(&mut self) {
         if let Some(written) = self.shell.behind.finish() {
-            self.written(&written);
+            self.written(written);
         }
     }
 
-    fn written(&mut self, (generation, result): &Written) {
-        self.engine.written(generation, result);
+    fn written(&mut self, (generation, result): Written) {
+        self.engine.written(generation, &result);
     }
 
     fn refresh_facts(&mut self) {
@@ -872,7 +872,7 @@ impl Shell {
         }
         self.applied.push(ticket);
         if let Some((generation, result)) = self.behind.finish() {
-            tick.written(&generation, &result);
+            tick.written(generation, &result);
         }
         // A store that fails here fails the tick, and the ticket with it.
         let _ = tick.join(&staged);

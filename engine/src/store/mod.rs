@@ -20,7 +20,7 @@ mod run;
 pub use mem::{MemSnapshot, MemStore};
 #[cfg(feature = "rocks")]
 pub use rocks::{RocksOptions, RocksSnapshot, RocksStore};
-pub use run::{Run, RunSize};
+pub use run::Run;
 
 /// A family of rows with its own order and its own tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

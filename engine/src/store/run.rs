@@ -10,12 +10,8 @@ pub struct Run {
     changes: Vec<Change>,
 }
 
-/// How large a run is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RunSize {
-    bytes: usize,
-    changes: usize,
-}
+/// Memory of a run that is kept for the next one at most. Bytes.
+const KEPT: usize = 64 << 20;
 
 /// Where a change lies in the bytes: the stored key, and behind it the value.
 #[derive(Clone, Copy, Debug)]
@@ -27,15 +23,13 @@ struct Change {
 }
 
 impl Run {
-    /// An empty run with room for as much as another had.
-    pub fn with_capacity(size: RunSize) -> Run {
-        let RunSize { bytes, changes } = size;
-        Run { bytes: Vec::with_capacity(bytes), changes: Vec::with_capacity(changes) }
-    }
-
-    /// How large it is.
-    pub fn size(&self) -> RunSize {
-        RunSize { bytes: self.bytes.len(), changes: self.changes.len() }
+    /// Takes everything out and keeps the memory: most runs are as large as the one before.
+    pub fn clear(&mut self) {
+        if self.bytes.capacity() + self.changes.capacity() * size_of::<Change>() > KEPT {
+            *self = Run::default();
+        }
+        self.bytes.clear();
+        self.changes.clear();
     }
 
     /// Writes a row.

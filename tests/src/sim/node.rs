@@ -348,7 +348,7 @@ impl Cluster {
                 FromPeers::Join(ticket, part, claim) => {
                     if let Some(mut generation) = site.generation.take() {
                         let result = generation.write(&site.store);
-                        tick.written(&generation, &result);
+                        tick.written(generation, &result);
                         lost |= matches!(result, Err(StoreError::Unknown(_)));
                         if result.is_ok() {
                             durability::synced(&mut self.shadows[at]);
@@ -483,7 +483,7 @@ impl Cluster {
             return;
         };
         let result = generation.write(&site.store);
-        engine.written(&generation, &result);
+        engine.written(generation, &result);
         match result {
             Ok(()) => {
                 durability::synced(&mut self.shadows[at]);

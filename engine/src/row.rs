@@ -13,6 +13,8 @@
 //! causal context for the whole node as in "Concise Server-Wide Causality Management", 2015.)
 //! Counter entries follow MODEL M2: sums and resets are ordered by dots, never by value.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -109,19 +111,27 @@ impl PartialEq for Known {
 impl Eq for Known {}
 
 /// What a register shows: the winning payload, or a number once increments are in play.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown<'r> {
     /// The payload of the winning sibling.
-    Payload(Bytes),
+    Payload(&'r Bytes),
     /// Base plus increments, saturated to 64 bits.
     Number(i64),
 }
 
-impl Shown {
+impl<'r> Shown<'r> {
     /// As the client reads it.
+    pub fn text(self) -> Cow<'r, [u8]> {
+        match self {
+            Shown::Payload(bytes) => Cow::Borrowed(bytes),
+            Shown::Number(number) => Cow::Owned(number.to_string().into_bytes()),
+        }
+    }
+
+    /// The same, to keep.
     pub fn into_bytes(self) -> Bytes {
         match self {
-            Shown::Payload(bytes) => bytes,
+            Shown::Payload(bytes) => bytes.clone(),
             Shown::Number(number) => Bytes::from(number.to_string()),
         }
     }
@@ -176,10 +186,10 @@ impl Row {
 
     /// What a register shows of what is stamped after `hidden`: the winner if there are no increments or
     /// if it is not a number (they are kept and not shown), else base plus increments.
-    pub fn shown(&self, hidden: Hlc) -> Option<Shown> {
+    pub fn shown(&self, hidden: Hlc) -> Option<Shown<'_>> {
         let winner = self.winner(hidden);
         if self.counters.is_empty() {
-            return winner.map(|sibling| Shown::Payload(sibling.payload.clone()));
+            return winner.map(|sibling| Shown::Payload(&sibling.payload));
         }
         let mut increments = None;
         for entry in self.counters.iter().filter(|entry| entry.is_live() && entry.hlc > hidden) {
@@ -187,11 +197,11 @@ impl Row {
         }
         match (winner, increments) {
             (None, None) => None,
-            (Some(sibling), None) => Some(Shown::Payload(sibling.payload.clone())),
+            (Some(sibling), None) => Some(Shown::Payload(&sibling.payload)),
             (None, Some(sum)) => Some(Shown::Number(saturate(sum))),
             (Some(sibling), Some(sum)) => Some(match parse_integer(&sibling.payload) {
                 Some(base) => Shown::Number(saturate(sum.saturating_add(i128::from(base)))),
-                None => Shown::Payload(sibling.payload.clone()),
+                None => Shown::Payload(&sibling.payload),
             }),
         }
     }

@@ -91,7 +91,7 @@ impl<S: Store> Txn<'_, S> {
         let Some(place) = self.open_as(db, key, Slot::Hash)? else { return Ok(()) };
         let hidden = self.at(place).hidden;
         self.visit_rows(db, key, Slot::Hash, &mut |field, row| match row.shown(hidden) {
-            Some(shown) => visit(field, &shown.into_bytes()),
+            Some(shown) => visit(field, &shown.text()),
             None => ControlFlow::Continue(()),
         })
     }

@@ -4,6 +4,8 @@
 //! the greatest (stamp, dot) is shown. An INCR adds to its own node's entry, so concurrent ones add up;
 //! the number is base plus increments (MODEL M2).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{Kind, Slot, TypeRecord};
@@ -24,11 +26,11 @@ pub(super) static TYPE: TypeRecord = TypeRecord {
 };
 
 /// Adds to a shown value; `not_integer` is what a value that is no number gives.
-pub(super) fn added(shown: Option<Shown>, by: i64, not_integer: OpError) -> OpResult<i64> {
+pub(super) fn added(shown: Option<Shown<'_>>, by: i64, not_integer: OpError) -> OpResult<i64> {
     let current = match shown {
         None => 0,
         Some(Shown::Number(number)) => number,
-        Some(Shown::Payload(text)) => parse_integer(&text).ok_or(not_integer)?,
+        Some(Shown::Payload(text)) => parse_integer(text).ok_or(not_integer)?,
     };
     current.checked_add(by).ok_or(OpError::Overflow)
 }
@@ -36,9 +38,18 @@ pub(super) fn added(shown: Option<Shown>, by: i64, not_integer: OpError) -> OpRe
 impl<S: Store> Txn<'_, S> {
     /// The string or number of a key.
     pub fn get(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Bytes>> {
+        Ok(self.shown(db, key)?.map(Shown::into_bytes))
+    }
+
+    /// The string or number of a key, to look at where it lies.
+    pub fn view(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Cow<'_, [u8]>>> {
+        Ok(self.shown(db, key)?.map(Shown::text))
+    }
+
+    fn shown(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Shown<'_>>> {
         let Some(place) = self.open_as(db, key, Slot::String)? else { return Ok(None) };
         let header = self.at(place);
-        Ok(header.string.shown(header.hidden).map(Shown::into_bytes))
+        Ok(header.string.shown(header.hidden))
     }
 
     /// Overwrites a key of any type.
@@ -83,7 +94,7 @@ impl<S: Store> Txn<'_, S> {
     pub fn append(&mut self, db: u16, key: &[u8], tail: &[u8]) -> OpResult<usize> {
         let place = self.open_for_write_as(db, key, Slot::String)?;
         let header = self.at(place);
-        let shown = header.string.shown(header.hidden).map(Shown::into_bytes).unwrap_or_default();
+        let shown = header.string.shown(header.hidden).map(Shown::text).unwrap_or_default();
         let mut value = Vec::with_capacity(shown.len() + tail.len());
         value.extend_from_slice(&shown);
         value.extend_from_slice(tail);

@@ -480,7 +480,7 @@ fn memory_usage(call: &mut Call<'_, '_>) -> CommandResult {
             return Ok(());
         }
         Some(Kind::String) => {
-            size += call.txn.get(db, key).on(key)?.map_or(0, |value| value.len() as u64);
+            size += call.txn.view(db, key).on(key)?.map_or(0, |value| value.len() as u64);
         }
         Some(Kind::Set) => {
             let visit = &mut |member: &[u8]| {

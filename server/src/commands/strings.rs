@@ -9,9 +9,10 @@ use crate::stats::Counter;
 
 fn get(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
-    let value = call.txn.get(call.session.db, key).on(key)?;
-    call.hit(value.is_some());
+    let value = call.txn.view(call.session.db, key).on(key)?;
+    let found = value.is_some();
     call.reply.bulk_or_null(value.as_deref());
+    call.hit(found);
     Ok(())
 }
 
@@ -133,12 +134,13 @@ fn setnx(call: &mut Call<'_, '_>) -> CommandResult {
 fn mget(call: &mut Call<'_, '_>) -> CommandResult {
     call.reply.array(call.args.len() - 1);
     for key in call.args.from(1) {
-        let value = match call.txn.get(call.session.db, key) {
+        let value = match call.txn.view(call.session.db, key) {
             Err(OpError::WrongType) => None,
             result => result.on(key)?,
         };
-        call.hit(value.is_some());
+        let found = value.is_some();
         call.reply.bulk_or_null(value.as_deref());
+        call.hit(found);
     }
     Ok(())
 }
@@ -197,9 +199,9 @@ fn append(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn strlen(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
-    let value = call.txn.get(call.session.db, key).on(key)?;
-    call.hit(value.is_some());
-    call.reply.count(value.map_or(0, |value| value.len() as u64));
+    let len = call.txn.view(call.session.db, key).on(key)?.map(|value| value.len() as u64);
+    call.hit(len.is_some());
+    call.reply.count(len.unwrap_or(0));
     Ok(())
 }
 

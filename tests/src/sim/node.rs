@@ -337,6 +337,9 @@ impl Cluster {
             self.note(format_args!("n{at} {mark} {:?}", script.steps));
             tally.ran.extend(ran);
         }
+        if tally.ran.len() > 1 {
+            self.count("shared commits");
+        }
         let messages = 1 + self.rng.below(6);
         for _ in 0..messages {
             let Some(message) = self.sites[at].inbox.pop_front() else { break };

@@ -44,8 +44,8 @@ const EXERCISED: &[(&str, u64)] = &[
 /// (`git revert -n` of the fix, then `sim 0..200`).
 const REGRESSIONS: &[(u64, &str)] = &[
     (4, "the parts of a state arrived in another order than they were read in"),
-    (16, "a clock that was set back stopped the timers of replication"),
-    (12, "stamps of what had been removed were lost in a state transfer"),
+    (23, "a clock that was set back stopped the timers of replication"),
+    (42, "stamps of what had been removed were lost in a state transfer"),
 ];
 
 /// Plays a seed; a panic in the code under test is a failure like any other.

@@ -1,0 +1,151 @@
+//! What the transactions of a tick become: one commit, whose effects are net.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
+
+use bytes::Bytes;
+use lattis_engine::causal::{Millis, NodeId};
+use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry};
+use lattis_engine::crdt::Slot;
+use lattis_engine::store::MemStore;
+use lattis_engine::{Engine, EngineConfig, Fresh, Sealed, Tick, Ttl};
+
+const NOW: Millis = Millis(1_000);
+
+fn open(node: u64) -> Engine<MemStore> {
+    let fresh = Fresh { node: NodeId(node), nonce: node };
+    Engine::open(MemStore::new(), EngineConfig::default(), fresh, NOW).unwrap()
+}
+
+fn commits(sealed: &Sealed) -> Vec<&EncodedCommit> {
+    fn commit(entry: &LogEntry) -> &EncodedCommit {
+        match entry {
+            LogEntry::Commit(commit) => commit,
+            LogEntry::Barrier(_) => panic!("a barrier"),
+        }
+    }
+    sealed.entries.iter().map(commit).collect()
+}
+
+/// Slot, subkey and delta of each effect.
+fn effects(commit: &EncodedCommit) -> Vec<(Slot, Bytes, Delta)> {
+    let effect = |effect| match effect {
+        Effect::Row(effect) => (effect.row.slot, effect.row.subkey, effect.delta),
+        Effect::Clear(_) => panic!("a clear"),
+    };
+    Commit::decode(commit).unwrap().effects.into_iter().map(effect).collect()
+}
+
+fn add(tick: &mut Tick<'_, MemStore>, key: &str, member: &str) {
+    let mut txn = tick.txn();
+    txn.set_add(0, key.as_bytes(), &[Bytes::copy_from_slice(member.as_bytes())]).unwrap();
+    txn.commit();
+}
+
+#[test]
+fn each_row_has_one_dot() {
+    let mut engine = open(1);
+    let mut tick = engine.tick(NOW);
+    for member in ["a", "b", "a", "c"] {
+        add(&mut tick, "s", member);
+    }
+    for by in [3, 4] {
+        let mut txn = tick.txn();
+        txn.increment(0, b"n", by).unwrap();
+        txn.commit();
+    }
+    // What fails or is dropped takes its own changes back and no others.
+    let mut txn = tick.txn();
+    txn.increment(0, b"n", 100).unwrap();
+    txn.set(0, b"gone", "1".into(), Ttl::Clear).unwrap();
+    drop(txn);
+    let mut txn = tick.txn();
+    txn.set_remove(0, b"s", &["c".into()]).unwrap();
+    txn.commit();
+    let sealed = tick.seal(true).unwrap().unwrap();
+    let [commit] = commits(&sealed)[..] else { panic!("{sealed:?}") };
+    let effects = effects(commit);
+    let rows: Vec<(Slot, &[u8])> =
+        effects.iter().map(|(slot, name, _)| (*slot, &name[..])).collect();
+    let birth = &[Slot::Set as u8][..];
+    assert_eq!(
+        rows,
+        [
+            (Slot::Set, &b"a"[..]),
+            (Slot::Birth, birth),
+            (Slot::Set, b"b"),
+            (Slot::Set, b"c"),
+            (Slot::String, b""),
+        ]
+    );
+    assert_eq!(effects[3].2, Delta::default(), "added and removed");
+    assert_eq!(effects[4].2.add.unwrap().sum, 7);
+
+    let mut other = open(2);
+    let mut tick = other.tick(NOW);
+    assert!(tick.apply(commit).unwrap());
+    tick.seal(true).unwrap();
+    assert_eq!(engine.digest(), other.digest());
+    engine.verify().unwrap();
+    other.verify().unwrap();
+}
+
+#[test]
+fn a_commit_of_another_node_comes_between() {
+    let (mut engine, mut other) = (open(1), open(2));
+    let mut tick = other.tick(NOW);
+    add(&mut tick, "s", "theirs");
+    let theirs = tick.seal(true).unwrap().unwrap();
+    let mut tick = engine.tick(NOW);
+    add(&mut tick, "s", "a");
+    tick.apply(commits(&theirs)[0]).unwrap();
+    add(&mut tick, "s", "a");
+    let sealed = tick.seal(true).unwrap().unwrap();
+    let [one, two, three] = commits(&sealed)[..] else { panic!("{sealed:?}") };
+    assert_eq!([one.origin, two.origin], [three.origin, other.origin()]);
+    assert_eq!(three.first, one.last + 1);
+    assert_eq!(effects(three)[0].2.replaces.as_slice(), [one.first_dot()]);
+    // The later one has seen theirs.
+    assert_eq!(effects(three)[1].2.replaces.len(), 2);
+}
+
+#[test]
+fn a_tick_that_fails_takes_all_of_them_back() {
+    let (mut engine, mut other) = (open(1), open(2));
+    let mut tick = other.tick(NOW);
+    add(&mut tick, "s", "theirs");
+    let theirs = tick.seal(true).unwrap().unwrap();
+    let mut tick = engine.tick(NOW);
+    add(&mut tick, "s", "a");
+    tick.seal(true).unwrap();
+    let (digest, vector) = (engine.digest(), engine.vector().clone());
+    let mut tick = engine.tick(NOW);
+    add(&mut tick, "s", "a");
+    let mut txn = tick.txn();
+    txn.flush(0).unwrap();
+    txn.set_add(0, b"s", &["a".into(), "b".into()]).unwrap();
+    txn.commit();
+    tick.apply(commits(&theirs)[0]).unwrap();
+    add(&mut tick, "s", "theirs");
+    add(&mut tick, "s", "a");
+    drop(tick);
+    assert_eq!((engine.digest(), engine.vector()), (digest, &vector));
+    engine.verify().unwrap();
+    let mut tick = engine.tick(NOW);
+    assert!(tick.txn().set_contains(0, b"s", b"a").unwrap());
+    assert_eq!(tick.txn().set_len(0, b"s").unwrap(), 1);
+}
+
+#[test]
+fn large_commits_are_closed_between_transactions() {
+    let mut engine = open(1);
+    let mut tick = engine.tick(NOW);
+    for member in 0..10_000 {
+        add(&mut tick, "s", &member.to_string());
+    }
+    let sealed = tick.seal(true).unwrap().unwrap();
+    let lens: Vec<u64> = commits(&sealed).iter().map(|it| it.last - it.first + 1).collect();
+    // Each has the birth once.
+    assert_eq!((lens.iter().sum::<u64>(), lens.len()), (10_003, 3));
+    assert!(lens.iter().all(|len| *len <= 4_097), "{lens:?}");
+    engine.verify().unwrap();
+}

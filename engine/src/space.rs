@@ -418,13 +418,26 @@ impl<S: Store> Space<S> {
 
     /// Puts a row in place of what lies at its spot, which is returned, and lets everything that is derived
     /// from it follow.
-    pub(crate) fn replace(&mut self, row: &RowKey, spot: Spot, mut new: Row) -> Outcome<Row> {
+    pub(crate) fn replace(&mut self, row: &RowKey, spot: Spot, new: Row) -> Outcome<Row> {
+        self.whole(|space| space.replace_row(row, spot, new))
+    }
+
+    /// Makes a change that may fail in the middle. Then no other is made any more.
+    fn whole<T>(&mut self, change: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+        if self.torn {
+            return Err(StoreError::Unknown("an earlier change has failed in the middle".into()));
+        }
+        let changed = change(self);
+        self.torn = changed.is_err();
+        changed
+    }
+
+    fn replace_row(&mut self, row: &RowKey, spot: Spot, mut new: Row) -> Outcome<Row> {
         let place = match spot {
             Spot::Binding(_) => return self.replace_binding(row, new),
             Spot::String(place) | Spot::Deadline(place) | Spot::Birth(place, _) => place,
             Spot::Element { record, .. } => record,
         };
-        self.torn = true;
         self.headers.pin(place);
         let before = self.headers[place].visible();
         let hash = self.hash(row, &new);
@@ -458,7 +471,6 @@ impl<S: Store> Space<S> {
             self.note_change(row.db, &row.key);
         }
         self.follow(row.db, &row.key, place, before, flips)?;
-        self.torn = false;
         Ok(old)
     }
 
@@ -558,14 +570,14 @@ impl<S: Store> Space<S> {
         let place = self.header(db, key)?;
         self.now = self.now.max(now);
         if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
-            self.torn = true;
-            self.headers.pin(place);
-            let before = self.headers[place].visible();
-            let mut flips = Vec::new();
-            self.set_hidden(db, key, place, &mut flips)?;
-            self.note_change(db, key);
-            self.follow(db, key, place, before, flips)?;
-            self.torn = false;
+            self.whole(|space| {
+                space.headers.pin(place);
+                let before = space.headers[place].visible();
+                let mut flips = Vec::new();
+                space.set_hidden(db, key, place, &mut flips)?;
+                space.note_change(db, key);
+                space.follow(db, key, place, before, flips)
+            })?;
         }
         Ok(place)
     }
@@ -705,7 +717,6 @@ impl<S: Store> Space<S> {
     }
 
     fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
-        self.torn = true;
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
         let mut stored = Writer::new();
@@ -721,7 +732,6 @@ impl<S: Store> Space<S> {
         let old = old.unwrap_or_default();
         self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
         self.rebind()?;
-        self.torn = false;
         Ok(old)
     }
 

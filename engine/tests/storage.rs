@@ -14,7 +14,7 @@ use lattis_engine::causal::{LogPosition, Millis, NodeId, VersionVector};
 use lattis_engine::commit::LogEntry;
 use lattis_engine::store::{Batch, Family, MemStore, Read, Run, Store, StoreError, keys};
 use lattis_engine::{
-    Engine, EngineConfig, Fresh, OpenError, Sealed, Staged, StateReader, Ttl, Txn,
+    Engine, EngineConfig, Fresh, OpError, OpenError, Sealed, Staged, StateReader, Ttl, Txn,
 };
 
 /// A store that can be let go of and opened again.
@@ -129,6 +129,34 @@ fn a_run_that_was_left_under_two_names_stays_what_it_is() {
     let mut engine = open(place.open());
     assert_eq!(run(&mut engine, |txn| txn.get(0, b"k").unwrap()), Some(bytes("1")));
     engine.verify().unwrap();
+}
+
+/// A view's row that cannot be read is found when its source has changed already. What cannot be put back is
+/// not forgotten when something else goes well after it.
+#[test]
+fn a_change_that_fails_in_the_middle_ends_everything() {
+    let store = MemStore::new();
+    let mut engine = open(store.clone());
+    run(&mut engine, |txn| {
+        txn.set_add(0, b"s", &[bytes("1")]).unwrap();
+        txn.bind(0, b"view", "MAP", &[bytes("s")], "x * 2").unwrap();
+    });
+    engine.flush().unwrap();
+    let element = rows(&store, Family::Derived).pop().unwrap().0;
+    put_row(&store, Family::Derived, &element, Some(b"nonsense"));
+    let mut engine = try_open(store, &EngineConfig::default(), 2).unwrap();
+    let mut tick = engine.tick(Millis(2_000));
+    let mut txn = tick.txn();
+    assert!(matches!(txn.set_remove(0, b"s", &[bytes("1")]), Err(OpError::Store(_))));
+    drop(txn);
+    let mut txn = tick.txn();
+    assert!(matches!(
+        txn.set(0, b"k", bytes("1"), Ttl::Clear),
+        Err(OpError::Store(StoreError::Unknown(_)))
+    ));
+    drop(txn);
+    assert!(matches!(tick.seal(true), Err(StoreError::Unknown(_))));
+    assert!(engine.freeze().is_none());
 }
 
 fn try_open<S: Store>(store: S, config: &EngineConfig, nonce: u64) -> Result<Engine<S>, OpenError> {

@@ -705,7 +705,7 @@ impl Shell {
         self.refuse(session, out, &CommandError::aborted(error));
     }
 
-    /// Runs a command as a commit of its own. What an error leaves behind is its text.
+    /// Runs a command as a transaction of its own. What an error leaves behind is its text.
     fn run(
         &mut self,
         tick: &mut Tick<'_>,

@@ -102,7 +102,8 @@ impl Draft {
 
     /// The dot of the last effect so far.
     pub(crate) fn last(&self) -> Dot {
-        self.dot_at(self.touches.len().saturating_sub(1))
+        let Dot { origin, seq } = self.next();
+        Dot { origin, seq: seq - 1 }
     }
 
     fn dot_at(&self, touch: usize) -> Dot {
@@ -165,13 +166,8 @@ impl Draft {
 
     /// There is no going back to points after this one: what touched rows were in between is forgotten.
     pub(crate) fn keep(&mut self, point: Point) {
-        if self.further.len() > point.further {
-            let mut index = 0;
-            self.further.retain(|further| {
-                index += 1;
-                index <= point.further || matches!(further.which, Which::Other(..))
-            });
-        }
+        let again = |further: &mut Further| matches!(further.which, Which::Again(_));
+        self.further.extract_if(point.further.., again).for_each(drop);
     }
 
     /// Puts rows back to what they were, the latest change first. After an error the rest is not done.

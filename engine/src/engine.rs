@@ -1,23 +1,17 @@
 //! The engine of one node: identity, vector, clock, log and keyspace, moved together.
 //!
-//! All change happens in a [`Tick`]: commands run as [`Txn`]s, commits from elsewhere are applied, states
-//! are joined, deadlines pass. [`Tick::seal`] writes them to the log, and that is all that a tick waits
-//! for; one that cannot be written has not happened. Rows follow behind: [`Engine::freeze`] takes all that
-//! the store does not have, with the vector and log position that it is the state of, as one
-//! [`Generation`] to be written beside the next ticks. A start applies what the log has beyond that.
+//! All change happens in ticks (`tick.rs`), which wait for their log row alone. Rows follow behind:
+//! [`Engine::freeze`] takes all that the store does not have, with the vector and log position that it is the
+//! state of, as one [`Generation`] to be written beside the next ticks. A start applies what the log has
+//! beyond that.
 
-use bytes::Bytes;
-
-use crate::causal::{Dot, Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
-use crate::codec::{CodecError, Reader, Writer};
-use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect, RowKey, Scope};
+use crate::causal::{Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
+use crate::codec::{Reader, Writer};
+use crate::commit::LogEntry;
 use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
-use crate::row::Row;
-use crate::space::{Space, Spot};
+use crate::space::Space;
 use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
-use crate::transfer::Staged;
-use crate::txn::Txn;
 
 const FORMAT: u8 = 1;
 
@@ -76,31 +70,6 @@ pub enum OpenError {
     /// removed, so the node must not start.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-}
-
-/// Why a commit from elsewhere was not applied. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// It does not follow what was applied of its origin.
-    #[error("commit {0} does not follow the vector")]
-    Gap(Dot),
-    /// It is not a commit that this version can apply.
-    #[error("invalid commit: {0}")]
-    Invalid(#[from] CodecError),
-    /// The store failed: the whole tick will.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What a tick made visible.
-#[derive(Clone, Debug)]
-pub struct Sealed {
-    /// The position of the last entry.
-    pub position: LogPosition,
-    /// The vector after it.
-    pub vector: VersionVector,
-    /// The entries at positions `position - entries.len() + 1 ..= position`.
-    pub entries: Vec<LogEntry>,
 }
 
 /// Everything that a node has changed and its store lacks, at one moment.
@@ -172,13 +141,13 @@ pub struct Engine<S: Store> {
     pub(crate) config: EngineConfig,
     /// What the tick has changed; kept between ticks for its memory.
     pub(crate) draft: Draft,
-    log: Log,
+    pub(crate) log: Log,
     /// The log position that the store's rows are the state of.
-    watermark: LogPosition,
+    pub(crate) watermark: LogPosition,
     /// Bytes of log beyond that, and beyond the generation that is being written.
-    behind: u64,
+    pub(crate) behind: u64,
     /// Whether a generation is being written.
-    writing: bool,
+    pub(crate) writing: bool,
     /// The last one's, kept for its memory.
     run: Run,
 }
@@ -291,19 +260,6 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// Begins a tick at a wall-clock time.
-    pub fn tick(&mut self, now: Millis) -> Tick<'_, S> {
-        let mark = Mark {
-            vector: self.vector.clone(),
-            clock: self.clock,
-            next_deadline: self.space.next_deadline(),
-        };
-        // Deadlines are judged by the later of wall clock and stamps: what was written after a deadline
-        // was seen to pass cannot find it not passed.
-        self.space.set_now(Hlc::at(now).max(self.clock.last()));
-        Tick { engine: self, now, mark: Some(mark), entries: Vec::new(), failed: None }
-    }
-
     /// Everything that was applied here.
     pub fn vector(&self) -> &VersionVector {
         &self.vector
@@ -359,7 +315,7 @@ impl<S: Store> Engine<S> {
         self.space.next_deadline()
     }
 
-    /// Whether to list changed keys for [`Tick::take_changed`].
+    /// Whether to list changed keys for [`Tick::take_changed`](crate::Tick::take_changed).
     pub fn track_changes(&mut self, on: bool) {
         self.space.track_changes(on);
     }
@@ -389,7 +345,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Everything that the store lacks, with what it then is the state of.
-    fn generation(&mut self, position: LogPosition) -> Generation {
+    pub(crate) fn generation(&mut self, position: LogPosition) -> Generation {
         let mut run = std::mem::take(&mut self.run);
         self.space.freeze(&mut run);
         let state = State {
@@ -416,7 +372,7 @@ impl<S: Store> Engine<S> {
         self.space.settle();
     }
 
-    fn thaw(&mut self, mut generation: Generation, result: &Result<(), StoreError>) {
+    pub(crate) fn thaw(&mut self, mut generation: Generation, result: &Result<(), StoreError>) {
         generation.run.clear();
         self.run = generation.run;
         self.space.thaw(result.is_ok());
@@ -475,317 +431,5 @@ fn load_identity<R: Read>(store: &R) -> Result<Option<Origin>, StoreError> {
             Ok(bytes) => Ok(Some(Origin::from_bytes(bytes))),
             Err(_) => Err(StoreError::Corrupt("identity".into())),
         },
-    }
-}
-
-/// What a failed tick goes back to, beside the rows.
-struct Mark {
-    vector: VersionVector,
-    clock: HlcClock,
-    next_deadline: Option<Millis>,
-}
-
-/// One step of a node. Dropped without [`seal`](Tick::seal), it has not happened.
-pub struct Tick<'e, S: Store> {
-    pub(crate) engine: &'e mut Engine<S>,
-    pub(crate) now: Millis,
-    mark: Option<Mark>,
-    pub(crate) entries: Vec<LogEntry>,
-    /// A store that failed in the middle: rows may be half changed, so the tick cannot be sealed.
-    pub(crate) failed: Option<StoreError>,
-}
-
-impl<S: Store> Tick<'_, S> {
-    /// Begins a command, transaction or script. What follow each other share a commit.
-    pub fn txn(&mut self) -> Txn<'_, S> {
-        if self.engine.draft.is_full() {
-            self.close();
-        }
-        let Engine { draft, origin, vector, clock, .. } = &mut *self.engine;
-        if draft.is_empty() {
-            draft.begin(*origin, vector.get(origin) + 1, clock.peek(self.now));
-        }
-        Txn::new(self.engine, &mut self.failed)
-    }
-
-    /// Closes the commit that the transactions so far have made.
-    fn close(&mut self) {
-        let Engine { draft, space, vector, clock, .. } = &mut *self.engine;
-        let Some(commit) = draft.close(space) else { return };
-        clock.observe(draft.hlc());
-        vector.advance(commit.origin, commit.last);
-        #[cfg(feature = "planted")]
-        for half in self.engine.config.planted.split(commit) {
-            self.entries.push(LogEntry::Commit(half));
-        }
-        #[cfg(not(feature = "planted"))]
-        self.entries.push(LogEntry::Commit(commit));
-    }
-
-    /// As [`Engine::written`].
-    pub fn written(&mut self, generation: Generation, result: &Result<(), StoreError>) {
-        self.engine.thaw(generation, result);
-    }
-
-    /// Applies a commit from elsewhere, whole. False if it was applied before.
-    pub fn apply(&mut self, encoded: &EncodedCommit) -> Result<bool, Refused> {
-        self.close();
-        let seen = self.engine.vector.get(&encoded.origin);
-        if encoded.last <= seen {
-            return Ok(false);
-        }
-        if encoded.first != seen + 1 {
-            return Err(Refused::Gap(encoded.first_dot()));
-        }
-        let commit = Commit::decode(encoded)?;
-        commit.validate()?;
-        self.apply_commit(commit)?;
-        self.entries.push(LogEntry::Commit(encoded.clone()));
-        Ok(true)
-    }
-
-    fn apply_commit(&mut self, commit: Commit) -> Result<(), StoreError> {
-        let (origin, last, hlc) = (commit.origin, commit.last(), commit.hlc);
-        self.guard(|tick| tick.apply_effects(commit))?;
-        #[cfg(feature = "planted")]
-        let hlc = self.engine.config.planted.stamp(hlc);
-        self.engine.clock.observe(hlc);
-        self.engine.vector.advance(origin, last);
-        Ok(())
-    }
-
-    /// Applies a commit that is in the log already.
-    fn replay(&mut self, encoded: &EncodedCommit) -> Result<(), StoreError> {
-        let commit = Commit::decode(encoded);
-        self.apply_commit(commit.map_err(|error| StoreError::corrupt("log row", error))?)
-    }
-
-    /// There is no going back any more.
-    fn happened(mut self) {
-        self.mark = None;
-        self.engine.draft.forget();
-        self.engine.space.settle();
-    }
-
-    /// Remembers a failure of the store, so that the tick cannot be sealed with half a change.
-    fn guard<T>(
-        &mut self,
-        step: impl FnOnce(&mut Self) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        step(self).inspect_err(|error| self.failed = Some(error.clone()))
-    }
-
-    fn apply_effects(&mut self, commit: Commit) -> Result<(), StoreError> {
-        let Commit { origin, first, hlc, effects } = commit;
-        let dot = |index| Dot { origin, seq: first + index as u64 };
-        // Clears first: their context lies before the commit, so they never touch its own rows.
-        for (index, effect) in effects.iter().enumerate() {
-            if let Effect::Clear(clear) = effect {
-                self.apply_clear(clear, dot(index))?;
-            }
-        }
-        for (index, effect) in effects.into_iter().enumerate() {
-            if let Effect::Row(effect) = effect {
-                let dot = dot(index);
-                let RowEffect { row: name, delta } = effect;
-                let spot = self.engine.space.spot(&name)?;
-                let mut row = self.engine.space.look(spot).clone();
-                #[cfg(feature = "planted")]
-                let old = row.clone();
-                row.apply(&delta, dot, hlc);
-                #[cfg(feature = "planted")]
-                self.engine.config.planted.applied(&old, &mut row, &delta, dot);
-                self.replace(name, spot, row)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Replaces a row, and remembers what was there.
-    fn replace(&mut self, name: RowKey, spot: Spot, row: Row) -> Result<(), StoreError> {
-        let old = self.engine.space.replace(&name, spot, row)?;
-        self.engine.draft.change(name, spot, old);
-        Ok(())
-    }
-
-    fn apply_clear(&mut self, clear: &Clear, dot: Dot) -> Result<(), StoreError> {
-        #[cfg(feature = "planted")]
-        let planted = self.engine.config.planted;
-        for name in self.engine.space.rows_in(&clear.scope)? {
-            let spot = self.engine.space.spot(&name)?;
-            let old = self.engine.space.look(spot);
-            let mut row = old.clone();
-            row.clear(&clear.context, &dot.origin);
-            #[cfg(feature = "planted")]
-            planted.cleared(&mut row, &clear.context, dot);
-            if row != *old {
-                self.replace(name, spot, row)?;
-            }
-        }
-        for (name, reset) in &clear.resets {
-            #[cfg(feature = "planted")]
-            if planted == crate::planted::Planted::ClearContextOnly {
-                break;
-            }
-            let spot = self.engine.space.spot(name)?;
-            let mut row = self.engine.space.look(spot).clone();
-            row.apply_reset(reset, dot);
-            self.replace(name.clone(), spot, row)?;
-        }
-        Ok(())
-    }
-
-    /// Joins a peer's whole state in one step (MODEL M6), and leaves a barrier in the log. The tick is then
-    /// sealed with all rows; no generation may be in the making. Cost: both states.
-    pub fn join(&mut self, staged: &Staged) -> Result<(), StoreError> {
-        self.close();
-        self.guard(|tick| tick.join_rows(staged))?;
-        self.engine.vector.join(&staged.vector);
-        self.entries.push(LogEntry::Barrier(self.engine.vector.clone()));
-        Ok(())
-    }
-
-    fn join_rows(&mut self, staged: &Staged) -> Result<(), StoreError> {
-        let Engine { space, clock, .. } = &mut *self.engine;
-        clock.observe(staged.clock);
-        let nothing = Row::default();
-        let mut names = Vec::new();
-        for db in space.databases()? {
-            names.extend(space.rows_in(&Scope::Db(db))?);
-        }
-        names.retain(|name| !staged.rows.contains_key(name));
-        let absent = names.iter().map(|name| (name, &nothing));
-        for (name, theirs) in staged.rows.iter().chain(absent) {
-            #[cfg(feature = "planted")]
-            let planted = self.engine.config.planted;
-            let Engine { space, vector, .. } = &mut *self.engine;
-            let spot = space.spot(name)?;
-            let mine = space.look(spot);
-            let joined = mine.join(vector, theirs, &staged.vector);
-            #[cfg(feature = "planted")]
-            let joined = planted.joined(mine, theirs, joined);
-            if joined != *mine {
-                self.replace(name.clone(), spot, joined)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hides up to `limit` keys whose deadline lies before the tick's time, and removes those whose
-    /// deadline this node has set: only it does, so that one deadline costs one removal everywhere.
-    /// True if more may be due.
-    pub fn expire_due(&mut self, limit: usize) -> Result<bool, StoreError> {
-        let now = Hlc::at(self.now).max(self.engine.clock.last());
-        let due = self.guard(|tick| tick.engine.space.take_due(now.millis(), limit))?;
-        for (db, key) in &due {
-            let node = self.engine.origin.node;
-            let mine = self.guard(|tick| {
-                let place = tick.engine.space.hide_due(*db, key, now)?;
-                let header = tick.engine.space.at(place);
-                let due = header.hidden != Hlc(0);
-                #[cfg(feature = "planted")]
-                if tick.engine.config.planted == crate::planted::Planted::ExpiryByLocalClock {
-                    return Ok(due);
-                }
-                Ok(due && header.decision().is_some_and(|it| it.dot.origin.node == node))
-            })?;
-            if mine {
-                let mut txn = self.txn();
-                if let Err(crate::txn::OpError::Store(error)) = txn.remove_expired(*db, key) {
-                    return Err(error);
-                }
-                txn.commit();
-            }
-        }
-        Ok(due.len() == limit)
-    }
-
-    /// Keys that changed since the last call, if changes are tracked; may repeat.
-    pub fn take_changed(&mut self) -> Vec<(u16, Bytes)> {
-        self.engine.space.take_changed()
-    }
-
-    /// Writes the tick to the log, durable if `sync`. `None` if nothing became visible to peers. On an error
-    /// nothing of the tick has happened, in memory as in the store; after `Unknown` the store may hold the
-    /// tick all the same, and has to be opened again before anything else is written.
-    pub fn seal(mut self, sync: bool) -> Result<Option<Sealed>, StoreError> {
-        if let Some(error) = self.failed.take() {
-            return Err(if self.engine.space.is_torn() { torn(&error) } else { error });
-        }
-        self.close();
-        let entries = std::mem::take(&mut self.entries);
-        if entries.is_empty() {
-            self.happened();
-            return Ok(None);
-        }
-        let position = LogPosition(self.engine.log.position().0 + entries.len() as u64);
-        let joined = entries.iter().any(|entry| matches!(entry, LogEntry::Barrier(_)));
-        let Engine { store, log, watermark, .. } = &mut *self.engine;
-        let mut batch = store.batch();
-        let row = log::encode_row(&entries);
-        batch.put(Family::Log, &keys::log(position), row.as_slice());
-        let floor = if joined { None } else { log.trim(&mut batch, *watermark) };
-        store.write(batch, sync || joined)?;
-        if joined {
-            self.write_joined(position)?;
-        }
-        let log = &mut self.engine.log;
-        if let Some(floor) = floor {
-            log.trimmed(floor);
-        }
-        let row_bytes = row.as_slice().len();
-        let Engine { log, vector, behind, .. } = &mut *self.engine;
-        log.appended(&entries, row_bytes, vector);
-        *behind += row_bytes as u64;
-        let vector = vector.clone();
-        self.happened();
-        Ok(Some(Sealed { position, vector, entries }))
-    }
-
-    /// Writes all rows behind the barrier of a joined state, which the log does not have. If they cannot be
-    /// written, the barrier goes; a start that finds it without them takes it for not written.
-    fn write_joined(&mut self, position: LogPosition) -> Result<(), StoreError> {
-        if self.engine.writing {
-            return Err(StoreError::Unknown("rows were being written beside a join".into()));
-        }
-        let mut generation = self.engine.generation(position);
-        let result = generation.write(&self.engine.store);
-        self.engine.thaw(generation, &result);
-        let Err(error) = result else { return Ok(()) };
-        let mut batch = self.engine.store.batch();
-        log::cut(&mut batch, position);
-        match self.engine.store.write(batch, true) {
-            Ok(()) => Err(error),
-            Err(why) => Err(StoreError::Unknown(format!("{error}; {why}"))),
-        }
-    }
-}
-
-/// What is derived from the rows may not fit them any more: only a start puts that right.
-fn torn(error: &StoreError) -> StoreError {
-    StoreError::Unknown(format!("a change has failed in the middle: {error}"))
-}
-
-impl<S: Store> Drop for Tick<'_, S> {
-    fn drop(&mut self) {
-        if let Some(mark) = self.mark.take() {
-            #[cfg(feature = "planted")]
-            let vector = self.engine.config.planted.undone(mark.vector, &self.engine.vector);
-            #[cfg(feature = "planted")]
-            let mark = Mark { vector, ..mark };
-            let Engine { vector, clock, space, draft, .. } = &mut *self.engine;
-            *vector = mark.vector;
-            *clock = mark.clock;
-            if !space.is_torn() {
-                match draft.undo_all(space) {
-                    Ok(()) => space.unhappen(mark.next_deadline),
-                    Err(_) => space.tear(),
-                }
-            }
-            draft.forget();
-        }
     }
 }

@@ -42,12 +42,14 @@ mod header;
 mod log;
 mod slots;
 mod space;
+mod tick;
 mod transfer;
 mod txn;
 mod verify;
 
-pub use engine::{Engine, EngineConfig, Fresh, Generation, OpenError, Refused, Sealed, Tick};
+pub use engine::{Engine, EngineConfig, Fresh, Generation, OpenError};
 pub use log::{Grafted, LogChunk, LogReader};
+pub use tick::{Refused, Sealed, Tick};
 pub use transfer::{Staged, StateReader};
 pub use txn::{
     BindingInfo, KeyInfo, OpError, OpResult, Savepoint, SiblingInfo, SlotInfo, Ttl, Txn,

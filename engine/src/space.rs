@@ -8,22 +8,28 @@
 //! Changes are made in the caches, where they are pinned until they have reached the store: all that has
 //! changed since the last time goes there as one *generation* ([`Space::freeze`]).
 
-use std::collections::{BTreeMap, VecDeque};
+mod deadlines;
+mod stored;
+mod views;
+
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::cache::{Cache, Place};
 use crate::causal::{Hlc, Millis};
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::Writer;
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
 use crate::crdt::deadline::Decision;
-use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
 use crate::row::{Origins, Row};
-use crate::store::{Family, Read, Run, Store, StoreError, keys};
+use crate::store::{Family, Run, Store, StoreError, keys};
+
+use stored::{Stored, decode_row, merged, put_unwritten};
+pub(crate) use stored::{load_origins, parse_row};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -474,6 +480,11 @@ impl<S: Store> Space<S> {
         Ok(old)
     }
 
+    /// Changes a row of `system`.
+    fn note(&mut self, key: Vec<u8>, row: Option<Vec<u8>>) {
+        self.system.insert(key, Unwritten { generation: self.generation, row });
+    }
+
     fn note_change(&mut self, db: u16, key: &[u8]) {
         if let Some(changed) = &mut self.changed {
             changed.push((db, Bytes::copy_from_slice(key)));
@@ -510,125 +521,7 @@ impl<S: Store> Space<S> {
         old
     }
 
-    fn replace_deadline(
-        &mut self,
-        row: &RowKey,
-        place: Place,
-        new: Row,
-        flips: &mut Vec<Flip>,
-    ) -> Outcome<Row> {
-        if let Some(time) = self.headers[place].expires() {
-            self.note(keys::deadline(time, row.db, &row.key), None);
-        }
-        let old = self.headers[place].set_deadline(new);
-        if let Some(time) = self.headers[place].expires() {
-            self.note(keys::deadline(time, row.db, &row.key), Some(Vec::new()));
-            self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
-        }
-        self.set_hidden(row.db, &row.key, place, flips)?;
-        Ok(old)
-    }
-
-    /// Hides what the key's deadline hides by now, or shows again what it no longer does.
-    fn set_hidden(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        place: Place,
-        flips: &mut Vec<Flip>,
-    ) -> Outcome<()> {
-        let (was, is) = (self.headers[place].hidden, self.headers[place].hidden_at(self.now));
-        if was == is {
-            return Ok(());
-        }
-        self.headers[place].hidden = is;
-        if is == Hlc(0)
-            && let Some(time) = self.headers[place].expires()
-        {
-            // Shown again (a restart with an earlier clock), so it has to pass again.
-            self.note(keys::deadline(time, db, key), Some(Vec::new()));
-            self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
-        }
-        let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
-        for slot in slots {
-            let mut rows = 0;
-            self.visit_rows(db, key, slot, &mut |member, row| {
-                let (before, after) = (row.is_visible(was), row.is_visible(is));
-                rows += u64::from(after);
-                if before != after && slot == Slot::Set {
-                    flips.push((Bytes::copy_from_slice(member), if after { 1 } else { -1 }));
-                }
-                ControlFlow::Continue(())
-            })?;
-            self.headers[place].slot_mut(slot).rows = rows;
-        }
-        Ok(())
-    }
-
-    /// Judges the key's deadline by `now`. What is due by then is hidden afterwards.
-    pub(crate) fn hide_due(&mut self, db: u16, key: &[u8], now: Hlc) -> Outcome<Place> {
-        let place = self.header(db, key)?;
-        self.now = self.now.max(now);
-        if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
-            self.whole(|space| {
-                space.headers.pin(place);
-                let before = space.headers[place].visible();
-                let mut flips = Vec::new();
-                space.set_hidden(db, key, place, &mut flips)?;
-                space.note_change(db, key);
-                space.follow(db, key, place, before, flips)
-            })?;
-        }
-        Ok(place)
-    }
-
-    /// Lets the db's count and the views follow a change of one key.
-    fn follow(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        place: Place,
-        before: Option<Slot>,
-        flips: Vec<Flip>,
-    ) -> Outcome<()> {
-        let after = self.headers[place].visible();
-        self.recount(db, before.is_some(), after.is_some());
-        if self.graph.is_empty() || self.headers[place].derived.is_some() {
-            return Ok(());
-        }
-        let source = (db, Bytes::copy_from_slice(key));
-        if self.graph.feeds(&source).is_empty() {
-            return Ok(());
-        }
-        let change = |(element, weight): Flip| Change { element, weight };
-        let set = Some(Slot::Set);
-        let changes = match (before == set, after == set) {
-            (true, true) => flips.into_iter().map(change).collect(),
-            (false, false) => Vec::new(),
-            (was_shown, _) => {
-                // The slot as a whole came into sight or went out of it: all of its members with it.
-                let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
-                let hidden = self.headers[place].hidden;
-                self.visit_rows(db, key, Slot::Set, &mut |member, row| {
-                    if row.is_visible(hidden) {
-                        weights.insert(Bytes::copy_from_slice(member), 1);
-                    }
-                    ControlFlow::Continue(())
-                })?;
-                if was_shown {
-                    // Members that were there before: those of now, less what this change brought.
-                    for (member, weight) in flips {
-                        *weights.entry(member).or_insert(0) -= weight;
-                    }
-                    weights.values_mut().for_each(|weight| *weight = -*weight);
-                }
-                weights.retain(|_, weight| *weight != 0);
-                weights.into_iter().map(change).collect()
-            }
-        };
-        self.flow(source, changes)
-    }
-
+    /// Keeps the count of the db's visible keys.
     fn recount(&mut self, db: u16, before: bool, after: bool) {
         let index = usize::from(db);
         if before != after {
@@ -655,228 +548,6 @@ impl<S: Store> Space<S> {
         let live = row.canonical(&mut out);
         self.scratch = out.into_vec();
         if live { xxhash_rust::xxh3::xxh3_128(&self.scratch) } else { 0 }
-    }
-
-    // ---- dataflow ------------------------------------------------------------------------------------
-
-    /// Sends changes of a source through the graph, sources first, until nothing more changes.
-    fn flow(&mut self, source: Target, changes: Vec<Change>) -> Outcome<()> {
-        let mut open: VecDeque<(Target, Vec<Change>)> = VecDeque::from([(source, changes)]);
-        while let Some((source, changes)) = open.pop_front() {
-            for (target, input) in self.graph.feeds(&source).to_vec() {
-                let mut out = Vec::new();
-                if let Some(node) = self.graph.node(&target) {
-                    changes.iter().for_each(|change| node.step(input, change, &mut out));
-                }
-                let shown = self.add_weights(&target, out)?;
-                if !shown.is_empty() {
-                    open.push_back((target, shown));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds weights to the elements of a derived key; what came into sight or went out of it is returned.
-    fn add_weights(&mut self, target: &Target, changes: Vec<Change>) -> Outcome<Vec<Change>> {
-        let (db, key) = target;
-        let header = self.header(*db, key)?;
-        let Some(mut elements) = self.headers[header].derived else { return Ok(Vec::new()) };
-        let mut shown = Vec::new();
-        for Change { element, weight } in changes {
-            let place = self.weight_place(*db, key, &element)?;
-            self.derived.pin(place);
-            let old = self.derived[place];
-            let new = old.checked_add_signed(weight).ok_or_else(|| {
-                StoreError::Corrupt("a derived element has a negative weight".into())
-            })?;
-            self.derived[place] = new;
-            if (old > 0) != (new > 0) {
-                self.note_change(*db, key);
-                let weight = if new > 0 { 1 } else { -1 };
-                elements = elements + u64::from(new > 0) - u64::from(old > 0);
-                shown.push(Change { element, weight });
-            }
-        }
-        self.set_derived(target, Some(elements))?;
-        Ok(shown)
-    }
-
-    fn set_derived(&mut self, target: &Target, elements: Option<u64>) -> Outcome<()> {
-        let (db, key) = target;
-        let place = self.header(*db, key)?;
-        if self.headers[place].derived == elements {
-            return Ok(());
-        }
-        self.headers.pin(place);
-        let before = self.headers[place].visible();
-        self.headers[place].derived = elements;
-        let after = self.headers[place].visible();
-        self.recount(*db, before.is_some(), after.is_some());
-        Ok(())
-    }
-
-    fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
-        let hash = self.hash(row, &new);
-        new.keep_hash(hash);
-        let mut stored = Writer::new();
-        encode_row(&new, &mut stored, &mut self.origins);
-        let value = (!new.is_empty()).then(|| stored.into_vec());
-        self.note(keys::binding(row.db, &row.key), value);
-        let target = (row.db, row.key.clone());
-        let old = if new.is_empty() {
-            self.bindings.remove(&target)
-        } else {
-            self.bindings.insert(target, new)
-        };
-        let old = old.unwrap_or_default();
-        self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
-        self.rebind()?;
-        Ok(old)
-    }
-
-    fn note(&mut self, key: Vec<u8>, row: Option<Vec<u8>>) {
-        self.system.insert(key, Unwritten { generation: self.generation, row });
-    }
-
-    /// Makes the graph that the binding rows now define, and computes anew what that changes.
-    fn rebind(&mut self) -> Outcome<()> {
-        let next = Graph::build(&self.bindings);
-        let affected = self.graph.changed(&next);
-        for target in &affected {
-            let mut elements = Vec::new();
-            let place = self.header(target.0, &target.1)?;
-            if self.headers[place].derived.is_some() {
-                self.visit_elements(target.0, &target.1, &mut |element| {
-                    elements.push(Bytes::copy_from_slice(element));
-                    ControlFlow::Continue(())
-                })?;
-            }
-            for element in elements {
-                let place = self.weight_place(target.0, &target.1, &element)?;
-                self.derived.pin(place);
-                self.derived[place] = 0;
-            }
-            self.set_derived(target, None)?;
-        }
-        self.graph = next;
-        for target in &affected {
-            let Some(node) = self.graph.node(target) else { continue };
-            let sources = node.definition.sources.clone();
-            self.set_derived(target, Some(0))?;
-            for (input, source) in sources.iter().enumerate() {
-                let mut elements = Vec::new();
-                self.visit_elements(target.0, source, &mut |element| {
-                    elements.push(Bytes::copy_from_slice(element));
-                    ControlFlow::Continue(())
-                })?;
-                let mut out = Vec::new();
-                if let Some(node) = self.graph.node(target) {
-                    for element in elements {
-                        node.step(input, &Change { element, weight: 1 }, &mut out);
-                    }
-                }
-                self.add_weights(target, out)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn load_bindings(&mut self) -> Outcome<()> {
-        let mut bindings = BTreeMap::new();
-        let mut failed = None;
-        let from = [keys::BINDING];
-        self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
-            let row = decode_row(value, &self.origins);
-            match (keys::split_header(&key[1..]), row) {
-                (Some((db, key)), Ok(row)) => {
-                    bindings.insert((db, Bytes::copy_from_slice(key)), row);
-                    ControlFlow::Continue(())
-                }
-                (_, row) => {
-                    failed = Some(row.err());
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        match failed {
-            Some(Some(error)) => return Err(error),
-            Some(None) => return corrupt("binding"),
-            None => {}
-        }
-        self.graph = Graph::build(&bindings);
-        self.bindings = bindings;
-        Ok(())
-    }
-
-    // ---- deadlines -----------------------------------------------------------------------------------
-
-    pub(crate) fn next_deadline(&self) -> Option<Millis> {
-        self.next_deadline
-    }
-
-    /// Takes up to `limit` deadlines that lie before `now` off the list, earliest first.
-    pub(crate) fn take_due(&mut self, now: Millis, limit: usize) -> Outcome<Vec<Target>> {
-        if self.next_deadline.is_none_or(|next| next >= now) {
-            return Ok(Vec::new());
-        }
-        let mut due = Vec::new();
-        self.visit_deadlines(&mut |key| match keys::split_deadline(key) {
-            Some((time, db, name)) if time < now && due.len() < limit => {
-                due.push((key.to_vec(), (db, Bytes::copy_from_slice(name))));
-                ControlFlow::Continue(())
-            }
-            _ => ControlFlow::Break(()),
-        })?;
-        let mut targets = Vec::with_capacity(due.len());
-        for (key, target) in due {
-            self.note(key.clone(), None);
-            self.taken.push(key);
-            targets.push(target);
-        }
-        self.find_next_deadline()?;
-        Ok(targets)
-    }
-
-    fn find_next_deadline(&mut self) -> Outcome<()> {
-        let mut next = None;
-        self.visit_deadlines(&mut |key| {
-            next = keys::split_deadline(key).map(|(time, _, _)| time);
-            ControlFlow::Break(())
-        })?;
-        self.next_deadline = next;
-        Ok(())
-    }
-
-    fn visit_deadlines(&self, visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Outcome<()> {
-        let from = vec![keys::DEADLINE];
-        let to = keys::prefix_end(&from);
-        let mut pending = self.system.range(from.clone()..to.clone()).peekable();
-        let mut stopped = false;
-        let mut pass = |key: &[u8]| {
-            let flow = visit(key);
-            stopped |= flow.is_break();
-            flow
-        };
-        self.store.scan(Family::System, &from, &to, &mut |key, _| {
-            while let Some((ours, change)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
-                if change.row.is_some() {
-                    pass(ours)?;
-                }
-            }
-            match pending.next_if(|(ours, _)| ours.as_slice() == key) {
-                Some((_, Unwritten { row: None, .. })) => ControlFlow::Continue(()),
-                _ => pass(key),
-            }
-        })?;
-        if !stopped {
-            for (ours, change) in pending {
-                if change.row.is_some() && visit(ours).is_break() {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     // ---- changed keys --------------------------------------------------------------------------------
@@ -1009,145 +680,4 @@ fn birth_slot(row: &RowKey) -> Outcome<Slot> {
         Some(slot) => Ok(slot),
         None => corrupt("birth"),
     }
-}
-
-pub(crate) fn load_origins<R: Read>(store: &R) -> Outcome<Origins> {
-    let mut origins = Origins::default();
-    let mut damaged = false;
-    let from = [keys::ORIGIN];
-    store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |_, value| {
-        match value.try_into() {
-            Ok(bytes) => origins.push(crate::causal::Origin::from_bytes(bytes)),
-            Err(_) => damaged = true,
-        }
-        ControlFlow::Continue(())
-    })?;
-    if damaged { corrupt("origin") } else { Ok(origins) }
-}
-
-/// Values that lie in a cache and in a family of the store.
-trait Stored: Sized {
-    /// Appends the stored form; false if there is nothing to store.
-    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool;
-    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Self>;
-}
-
-const ROW_FORMAT: u8 = 1;
-
-fn encode_row(row: &Row, out: &mut Writer, origins: &mut Origins) {
-    out.u8(ROW_FORMAT);
-    row.encode(out, origins);
-}
-
-/// Reads a stored row.
-pub(crate) fn parse_row(bytes: &[u8], origins: &Origins) -> Result<Row, CodecError> {
-    let mut input = Reader::with_format(bytes, ROW_FORMAT)?;
-    let row = Row::decode(&mut input, origins)?;
-    input.end()?;
-    Ok(row)
-}
-
-fn decode_row(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
-    parse_row(bytes, origins).map_err(|error| StoreError::corrupt("row", error))
-}
-
-impl Stored for Row {
-    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
-        encode_row(self, out, origins);
-        !self.is_empty()
-    }
-
-    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
-        decode_row(bytes, origins)
-    }
-}
-
-impl Stored for Header {
-    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
-        self.encode(out, origins);
-        !self.is_blank()
-    }
-
-    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Header> {
-        Header::decode(bytes, origins)
-            .map_err(|error| StoreError::corrupt("record of a key", error))
-    }
-}
-
-const WEIGHT_FORMAT: u8 = 1;
-
-impl Stored for u64 {
-    fn save(&self, out: &mut Writer, _origins: &mut Origins) -> bool {
-        out.u8(WEIGHT_FORMAT);
-        out.varint(*self);
-        *self > 0
-    }
-
-    fn load(bytes: &[u8], _origins: &Origins) -> Outcome<u64> {
-        Reader::with_format(bytes, WEIGHT_FORMAT)
-            .and_then(|mut input| input.varint())
-            .map_err(|error| StoreError::corrupt("weight", error))
-    }
-}
-
-fn put_unwritten<V: Stored + crate::cache::Weigh>(
-    run: &mut Run,
-    family: Family,
-    cache: &mut Cache<V>,
-    origins: &mut Origins,
-) {
-    cache.freeze(|key, value| run.encode(family, key, |out| value.save(out, origins)));
-}
-
-/// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
-/// does not have yet.
-fn merged<S: Store, V: Stored + crate::cache::Weigh>(
-    store: &S,
-    family: Family,
-    cache: &mut Cache<V>,
-    from: &[u8],
-    to: &[u8],
-    origins: &Origins,
-    mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
-) -> Outcome<()> {
-    let unwritten = cache.unwritten_range(from, to);
-    let mut ours = unwritten.iter().peekable();
-    let mut failed = None;
-    let mut stopped = false;
-    store.scan(family, from, to, &mut |key, bytes| {
-        while let Some(mine) = ours.next_if(|mine| &***mine < key) {
-            if let Some(value) = cache.peek(mine)
-                && visit(mine, value).is_break()
-            {
-                stopped = true;
-                return ControlFlow::Break(());
-            }
-        }
-        let flow = match (ours.next_if(|mine| &***mine == key), cache.peek(key)) {
-            // Cached or changed: what lies in the cache is never older than the store.
-            (_, Some(value)) => visit(key, value),
-            (_, None) => match V::load(bytes, origins) {
-                Ok(value) => visit(key, &value),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            },
-        };
-        stopped |= flow.is_break();
-        flow
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if !stopped {
-        for mine in ours {
-            if let Some(value) = cache.peek(mine)
-                && visit(mine, value).is_break()
-            {
-                break;
-            }
-        }
-    }
-    Ok(())
 }

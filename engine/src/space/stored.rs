@@ -1,0 +1,151 @@
+//! Rows as the store has them, and both sides as one: what lies in the store, and what it does not have yet.
+
+use std::ops::ControlFlow;
+
+use super::{Outcome, corrupt};
+use crate::cache::Cache;
+use crate::codec::{CodecError, Reader, Writer};
+use crate::header::Header;
+use crate::row::{Origins, Row};
+use crate::store::{Family, Read, Run, Store, StoreError, keys};
+
+/// Values that lie in a cache and in a family of the store.
+pub(super) trait Stored: Sized {
+    /// Appends the stored form; false if there is nothing to store.
+    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool;
+    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Self>;
+}
+
+const ROW_FORMAT: u8 = 1;
+
+pub(super) fn encode_row(row: &Row, out: &mut Writer, origins: &mut Origins) {
+    out.u8(ROW_FORMAT);
+    row.encode(out, origins);
+}
+
+/// Reads a stored row.
+pub(crate) fn parse_row(bytes: &[u8], origins: &Origins) -> Result<Row, CodecError> {
+    let mut input = Reader::with_format(bytes, ROW_FORMAT)?;
+    let row = Row::decode(&mut input, origins)?;
+    input.end()?;
+    Ok(row)
+}
+
+pub(super) fn decode_row(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
+    parse_row(bytes, origins).map_err(|error| StoreError::corrupt("row", error))
+}
+
+impl Stored for Row {
+    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
+        encode_row(self, out, origins);
+        !self.is_empty()
+    }
+
+    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
+        decode_row(bytes, origins)
+    }
+}
+
+impl Stored for Header {
+    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
+        self.encode(out, origins);
+        !self.is_blank()
+    }
+
+    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Header> {
+        Header::decode(bytes, origins)
+            .map_err(|error| StoreError::corrupt("record of a key", error))
+    }
+}
+
+const WEIGHT_FORMAT: u8 = 1;
+
+impl Stored for u64 {
+    fn save(&self, out: &mut Writer, _origins: &mut Origins) -> bool {
+        out.u8(WEIGHT_FORMAT);
+        out.varint(*self);
+        *self > 0
+    }
+
+    fn load(bytes: &[u8], _origins: &Origins) -> Outcome<u64> {
+        Reader::with_format(bytes, WEIGHT_FORMAT)
+            .and_then(|mut input| input.varint())
+            .map_err(|error| StoreError::corrupt("weight", error))
+    }
+}
+
+pub(super) fn put_unwritten<V: Stored + crate::cache::Weigh>(
+    run: &mut Run,
+    family: Family,
+    cache: &mut Cache<V>,
+    origins: &mut Origins,
+) {
+    cache.freeze(|key, value| run.encode(family, key, |out| value.save(out, origins)));
+}
+
+/// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
+/// does not have yet.
+pub(super) fn merged<S: Store, V: Stored + crate::cache::Weigh>(
+    store: &S,
+    family: Family,
+    cache: &mut Cache<V>,
+    from: &[u8],
+    to: &[u8],
+    origins: &Origins,
+    mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
+) -> Outcome<()> {
+    let unwritten = cache.unwritten_range(from, to);
+    let mut ours = unwritten.iter().peekable();
+    let mut failed = None;
+    let mut stopped = false;
+    store.scan(family, from, to, &mut |key, bytes| {
+        while let Some(mine) = ours.next_if(|mine| &***mine < key) {
+            if let Some(value) = cache.peek(mine)
+                && visit(mine, value).is_break()
+            {
+                stopped = true;
+                return ControlFlow::Break(());
+            }
+        }
+        let flow = match (ours.next_if(|mine| &***mine == key), cache.peek(key)) {
+            // Cached or changed: what lies in the cache is never older than the store.
+            (_, Some(value)) => visit(key, value),
+            (_, None) => match V::load(bytes, origins) {
+                Ok(value) => visit(key, &value),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        };
+        stopped |= flow.is_break();
+        flow
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if !stopped {
+        for mine in ours {
+            if let Some(value) = cache.peek(mine)
+                && visit(mine, value).is_break()
+            {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn load_origins<R: Read>(store: &R) -> Outcome<Origins> {
+    let mut origins = Origins::default();
+    let mut damaged = false;
+    let from = [keys::ORIGIN];
+    store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |_, value| {
+        match value.try_into() {
+            Ok(bytes) => origins.push(crate::causal::Origin::from_bytes(bytes)),
+            Err(_) => damaged = true,
+        }
+        ControlFlow::Continue(())
+    })?;
+    if damaged { corrupt("origin") } else { Ok(origins) }
+}

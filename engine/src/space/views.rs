@@ -1,0 +1,215 @@
+//! What follows a change: the db's count, and the views that derive from the key.
+//!
+//! A change of visible members flows through the graph once, sources first, as weighted changes (Budiu et
+//! al., "DBSP", 2023). What a binding row changes in the graph is computed anew.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::stored::{decode_row, encode_row};
+use super::{Flip, Outcome, Space, corrupt};
+use crate::cache::Place;
+use crate::codec::Writer;
+use crate::commit::RowKey;
+use crate::crdt::Slot;
+use crate::dataflow::Change;
+use crate::dataflow::graph::{Graph, Target};
+use crate::row::Row;
+use crate::store::{Family, Store, StoreError, keys};
+
+impl<S: Store> Space<S> {
+    /// Lets the db's count and the views follow a change of one key.
+    pub(super) fn follow(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        place: Place,
+        before: Option<Slot>,
+        flips: Vec<Flip>,
+    ) -> Outcome<()> {
+        let after = self.headers[place].visible();
+        self.recount(db, before.is_some(), after.is_some());
+        if self.graph.is_empty() || self.headers[place].derived.is_some() {
+            return Ok(());
+        }
+        let source = (db, Bytes::copy_from_slice(key));
+        if self.graph.feeds(&source).is_empty() {
+            return Ok(());
+        }
+        let change = |(element, weight): Flip| Change { element, weight };
+        let set = Some(Slot::Set);
+        let changes = match (before == set, after == set) {
+            (true, true) => flips.into_iter().map(change).collect(),
+            (false, false) => Vec::new(),
+            (was_shown, _) => {
+                // The slot as a whole came into sight or went out of it: all of its members with it.
+                let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
+                let hidden = self.headers[place].hidden;
+                self.visit_rows(db, key, Slot::Set, &mut |member, row| {
+                    if row.is_visible(hidden) {
+                        weights.insert(Bytes::copy_from_slice(member), 1);
+                    }
+                    ControlFlow::Continue(())
+                })?;
+                if was_shown {
+                    // Members that were there before: those of now, less what this change brought.
+                    for (member, weight) in flips {
+                        *weights.entry(member).or_insert(0) -= weight;
+                    }
+                    weights.values_mut().for_each(|weight| *weight = -*weight);
+                }
+                weights.retain(|_, weight| *weight != 0);
+                weights.into_iter().map(change).collect()
+            }
+        };
+        self.flow(source, changes)
+    }
+
+    /// Sends changes of a source through the graph, sources first, until nothing more changes.
+    fn flow(&mut self, source: Target, changes: Vec<Change>) -> Outcome<()> {
+        let mut open: VecDeque<(Target, Vec<Change>)> = VecDeque::from([(source, changes)]);
+        while let Some((source, changes)) = open.pop_front() {
+            for (target, input) in self.graph.feeds(&source).to_vec() {
+                let mut out = Vec::new();
+                if let Some(node) = self.graph.node(&target) {
+                    changes.iter().for_each(|change| node.step(input, change, &mut out));
+                }
+                let shown = self.add_weights(&target, out)?;
+                if !shown.is_empty() {
+                    open.push_back((target, shown));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds weights to the elements of a derived key; what came into sight or went out of it is returned.
+    fn add_weights(&mut self, target: &Target, changes: Vec<Change>) -> Outcome<Vec<Change>> {
+        let (db, key) = target;
+        let header = self.header(*db, key)?;
+        let Some(mut elements) = self.headers[header].derived else { return Ok(Vec::new()) };
+        let mut shown = Vec::new();
+        for Change { element, weight } in changes {
+            let place = self.weight_place(*db, key, &element)?;
+            self.derived.pin(place);
+            let old = self.derived[place];
+            let new = old.checked_add_signed(weight).ok_or_else(|| {
+                StoreError::Corrupt("a derived element has a negative weight".into())
+            })?;
+            self.derived[place] = new;
+            if (old > 0) != (new > 0) {
+                self.note_change(*db, key);
+                let weight = if new > 0 { 1 } else { -1 };
+                elements = elements + u64::from(new > 0) - u64::from(old > 0);
+                shown.push(Change { element, weight });
+            }
+        }
+        self.set_derived(target, Some(elements))?;
+        Ok(shown)
+    }
+
+    fn set_derived(&mut self, target: &Target, elements: Option<u64>) -> Outcome<()> {
+        let (db, key) = target;
+        let place = self.header(*db, key)?;
+        if self.headers[place].derived == elements {
+            return Ok(());
+        }
+        self.headers.pin(place);
+        let before = self.headers[place].visible();
+        self.headers[place].derived = elements;
+        let after = self.headers[place].visible();
+        self.recount(*db, before.is_some(), after.is_some());
+        Ok(())
+    }
+
+    pub(super) fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
+        let hash = self.hash(row, &new);
+        new.keep_hash(hash);
+        let mut stored = Writer::new();
+        encode_row(&new, &mut stored, &mut self.origins);
+        let value = (!new.is_empty()).then(|| stored.into_vec());
+        self.note(keys::binding(row.db, &row.key), value);
+        let target = (row.db, row.key.clone());
+        let old = if new.is_empty() {
+            self.bindings.remove(&target)
+        } else {
+            self.bindings.insert(target, new)
+        };
+        let old = old.unwrap_or_default();
+        self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
+        self.rebind()?;
+        Ok(old)
+    }
+
+    /// Makes the graph that the binding rows now define, and computes anew what that changes.
+    fn rebind(&mut self) -> Outcome<()> {
+        let next = Graph::build(&self.bindings);
+        let affected = self.graph.changed(&next);
+        for target in &affected {
+            let mut elements = Vec::new();
+            let place = self.header(target.0, &target.1)?;
+            if self.headers[place].derived.is_some() {
+                self.visit_elements(target.0, &target.1, &mut |element| {
+                    elements.push(Bytes::copy_from_slice(element));
+                    ControlFlow::Continue(())
+                })?;
+            }
+            for element in elements {
+                let place = self.weight_place(target.0, &target.1, &element)?;
+                self.derived.pin(place);
+                self.derived[place] = 0;
+            }
+            self.set_derived(target, None)?;
+        }
+        self.graph = next;
+        for target in &affected {
+            let Some(node) = self.graph.node(target) else { continue };
+            let sources = node.definition.sources.clone();
+            self.set_derived(target, Some(0))?;
+            for (input, source) in sources.iter().enumerate() {
+                let mut elements = Vec::new();
+                self.visit_elements(target.0, source, &mut |element| {
+                    elements.push(Bytes::copy_from_slice(element));
+                    ControlFlow::Continue(())
+                })?;
+                let mut out = Vec::new();
+                if let Some(node) = self.graph.node(target) {
+                    for element in elements {
+                        node.step(input, &Change { element, weight: 1 }, &mut out);
+                    }
+                }
+                self.add_weights(target, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_bindings(&mut self) -> Outcome<()> {
+        let mut bindings = BTreeMap::new();
+        let mut failed = None;
+        let from = [keys::BINDING];
+        self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
+            let row = decode_row(value, &self.origins);
+            match (keys::split_header(&key[1..]), row) {
+                (Some((db, key)), Ok(row)) => {
+                    bindings.insert((db, Bytes::copy_from_slice(key)), row);
+                    ControlFlow::Continue(())
+                }
+                (_, row) => {
+                    failed = Some(row.err());
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        match failed {
+            Some(Some(error)) => return Err(error),
+            Some(None) => return corrupt("binding"),
+            None => {}
+        }
+        self.graph = Graph::build(&bindings);
+        self.bindings = bindings;
+        Ok(())
+    }
+}

@@ -41,6 +41,14 @@ fn add(tick: &mut Tick<'_, MemStore>, key: &str, member: &str) {
     txn.commit();
 }
 
+/// A commit of node 2.
+fn another_nodes() -> Sealed {
+    let mut other = open(2);
+    let mut tick = other.tick(NOW);
+    add(&mut tick, "s", "theirs");
+    tick.seal(true).unwrap().unwrap()
+}
+
 #[test]
 fn each_row_has_one_dot() {
     let mut engine = open(1);
@@ -91,17 +99,14 @@ fn each_row_has_one_dot() {
 
 #[test]
 fn a_commit_of_another_node_comes_between() {
-    let (mut engine, mut other) = (open(1), open(2));
-    let mut tick = other.tick(NOW);
-    add(&mut tick, "s", "theirs");
-    let theirs = tick.seal(true).unwrap().unwrap();
+    let (mut engine, theirs) = (open(1), another_nodes());
     let mut tick = engine.tick(NOW);
     add(&mut tick, "s", "a");
     tick.apply(commits(&theirs)[0]).unwrap();
     add(&mut tick, "s", "a");
     let sealed = tick.seal(true).unwrap().unwrap();
     let [one, two, three] = commits(&sealed)[..] else { panic!("{sealed:?}") };
-    assert_eq!([one.origin, two.origin], [three.origin, other.origin()]);
+    assert_eq!((one.origin, two.origin.node), (three.origin, NodeId(2)));
     assert_eq!(three.first, one.last + 1);
     assert_eq!(effects(three)[0].2.replaces.as_slice(), [one.first_dot()]);
     // The later one has seen theirs.
@@ -110,10 +115,7 @@ fn a_commit_of_another_node_comes_between() {
 
 #[test]
 fn a_tick_that_fails_takes_all_of_them_back() {
-    let (mut engine, mut other) = (open(1), open(2));
-    let mut tick = other.tick(NOW);
-    add(&mut tick, "s", "theirs");
-    let theirs = tick.seal(true).unwrap().unwrap();
+    let (mut engine, theirs) = (open(1), another_nodes());
     let mut tick = engine.tick(NOW);
     add(&mut tick, "s", "a");
     tick.seal(true).unwrap();

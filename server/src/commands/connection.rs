@@ -316,6 +316,9 @@ fn client_help(call: &mut Call<'_, '_>) -> CommandResult {
     help(call, "CLIENT", &lines)
 }
 
+/// About the connection and not the data: works at any time, but not in scripts.
+const SESSION: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY;
+
 /// The group's records.
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -360,12 +363,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "auth",
         arity: -2,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::NO_AUTH
-            | flag::ALLOW_BUSY,
+        flags: SESSION | flag::NO_AUTH,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Authenticate to the server",
@@ -378,12 +376,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hello",
         arity: -1,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::NO_AUTH
-            | flag::ALLOW_BUSY,
+        flags: SESSION | flag::NO_AUTH,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Choose the protocol version and introduce the client",
@@ -396,13 +389,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "reset",
         arity: 1,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::NO_AUTH
-            | flag::ALLOW_BUSY
-            | flag::UNQUEUED,
+        flags: SESSION | flag::NO_AUTH | flag::UNQUEUED,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Reset the connection",
@@ -415,13 +402,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "quit",
         arity: -1,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::NO_AUTH
-            | flag::ALLOW_BUSY
-            | flag::UNQUEUED,
+        flags: SESSION | flag::NO_AUTH | flag::UNQUEUED,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Close the connection",

@@ -88,17 +88,15 @@ fn unwatch(call: &mut Call<'_, '_>) -> CommandResult {
     Ok(())
 }
 
+/// About the connection and not the data: works at any time, but not in scripts.
+const SESSION: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY;
+
 /// The group's records.
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "multi",
         arity: 1,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::ALLOW_BUSY
-            | flag::UNQUEUED,
+        flags: SESSION | flag::UNQUEUED,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Mark the start of a transaction block",
@@ -124,12 +122,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "discard",
         arity: 1,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::ALLOW_BUSY
-            | flag::UNQUEUED,
+        flags: SESSION | flag::UNQUEUED,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Discard all commands issued after MULTI",
@@ -142,13 +135,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "watch",
         arity: -2,
-        flags: flag::NOSCRIPT
-            | flag::LOADING
-            | flag::STALE
-            | flag::FAST
-            | flag::ALLOW_BUSY
-            | flag::UNQUEUED
-            | flag::TRACKED,
+        flags: SESSION | flag::UNQUEUED | flag::TRACKED,
         keys: KeySpec::ALL,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
@@ -162,7 +149,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "unwatch",
         arity: 1,
-        flags: flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY,
+        flags: SESSION,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Forget about all watched keys",

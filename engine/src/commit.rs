@@ -16,7 +16,7 @@ use crate::crdt::Slot;
 
 const FORMAT: u8 = 1;
 
-/// Effects in one commit at most: bounds what one transaction can make other nodes do in one step.
+/// Effects in one commit at most: bounds what one commit can make other nodes do in one step.
 pub const MAX_EFFECTS: usize = 1 << 24;
 
 /// The name of a row, the unit that CRDT types resolve: (db, key, type slot, subkey).

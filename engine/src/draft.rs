@@ -26,6 +26,11 @@ const EFFECTS: usize = 4_096;
 /// The same for bytes of names and payloads.
 const BYTES: usize = 256 << 10;
 
+/// A reset in a clear, beside its names. Bytes, roughly.
+const RESET: usize = 32;
+/// Touches for which memory is kept from tick to tick.
+const KEPT: usize = 4 * EFFECTS;
+
 /// What takes a dot.
 enum Touch {
     /// A row, and what it was.
@@ -50,7 +55,7 @@ enum Which {
 }
 
 /// A point to go back to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Point {
     touches: usize,
     further: usize,
@@ -85,14 +90,20 @@ impl Draft {
         self.touches.len() == self.open
     }
 
+    /// Effects of the open commit so far.
+    pub(crate) fn effects(&self) -> usize {
+        self.touches.len() - self.open
+    }
+
     /// Whether the open commit is to be closed before more is done.
     pub(crate) fn is_full(&self) -> bool {
-        self.touches.len() - self.open >= EFFECTS || self.bytes >= BYTES
+        self.effects() >= EFFECTS || self.bytes >= BYTES
     }
 
     /// Begins a commit in place of one that is empty.
     pub(crate) fn begin(&mut self, origin: Origin, first: u64, hlc: Hlc) {
         (self.origin, self.first, self.hlc) = (origin, first, hlc);
+        self.bytes = 0;
     }
 
     /// The stamp of the open commit.
@@ -132,12 +143,13 @@ impl Draft {
     /// A row was changed under its dot.
     pub(crate) fn touch(&mut self, name: RowKey, spot: Spot, before: Row, payload: usize) {
         let touches = self.touches.len();
-        self.bytes += payload;
         if let Some(touch) = self.find(spot) {
+            let old = before.siblings().first().map_or(0, |sibling| sibling.payload.len());
+            self.bytes += payload.saturating_sub(old);
             self.further.push(Further { after: touches, which: Which::Again(touch), before });
             return;
         }
-        self.bytes += name.key.len() + name.subkey.len();
+        self.bytes += name.key.len() + name.subkey.len() + payload;
         let number = spot.number();
         self.known.insert_unique(hash(number), (number, touches), |(known, _)| hash(*known));
         self.touches.push(Touch::Row { name, spot, before });
@@ -145,6 +157,8 @@ impl Draft {
 
     /// A removal by scope takes a dot.
     pub(crate) fn clear(&mut self, clear: Clear) {
+        let reset = |(name, _): &(RowKey, _)| name.key.len() + name.subkey.len() + RESET;
+        self.bytes += clear.resets.iter().map(reset).sum::<usize>();
         self.touches.push(Touch::Clear(clear));
     }
 
@@ -165,7 +179,7 @@ impl Draft {
     }
 
     /// There is no going back to points after this one: what touched rows were in between is forgotten.
-    pub(crate) fn keep(&mut self, point: Point) {
+    pub(crate) fn release(&mut self, point: Point) {
         let again = |further: &mut Further| matches!(further.which, Which::Again(_));
         self.further.extract_if(point.further.., again).for_each(drop);
     }
@@ -238,6 +252,9 @@ impl Draft {
 
     /// The tick is over.
     pub(crate) fn forget(&mut self) {
+        if self.touches.capacity().max(self.further.capacity()) > KEPT {
+            *self = Draft::default();
+        }
         self.touches.clear();
         self.further.clear();
         self.known.clear();

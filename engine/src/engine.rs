@@ -7,7 +7,7 @@
 
 use crate::causal::{Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
 use crate::codec::{Reader, Writer};
-use crate::commit::LogEntry;
+use crate::commit::{LogEntry, MAX_EFFECTS};
 use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::space::Space;
@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub cache_bytes: usize,
     /// Bytes of log kept for peers that were away.
     pub log_max_bytes: u64,
+    /// Effects of one transaction at most; what has more is refused.
+    pub max_effects: usize,
     /// Faults to show, for the simulator.
     #[cfg(feature = "planted")]
     pub planted: crate::planted::Planted,
@@ -45,6 +47,7 @@ impl Default for EngineConfig {
         EngineConfig {
             cache_bytes: 256 << 20,
             log_max_bytes: 256 << 20,
+            max_effects: MAX_EFFECTS,
             #[cfg(feature = "planted")]
             planted: crate::planted::Planted::None,
         }

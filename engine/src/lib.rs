@@ -20,8 +20,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! From the outside in: [`Engine`] moves everything together, tick by tick; a [`Txn`] turns commands into
-//! commits; the keyspace (`space.rs`) keeps all rows and what is derived from them; [`row`] is the dotted
+//! From the outside in: [`Engine`] moves everything together, tick by tick; what its [`Txn`]s change becomes a
+//! commit; the keyspace (`space.rs`) keeps all rows and what is derived from them; [`row`] is the dotted
 //! state that all CRDTs share, [`crdt`] what each type makes of it, [`dataflow`] the views over them;
 //! [`commit`] is what travels; [`store`] is where it lies.
 

@@ -221,7 +221,7 @@ impl Row {
         }
     }
 
-    /// Whether the row is what a put of this payload under this dot leaves.
+    /// Whether the row is one sibling, of this dot and payload, and no counters: a put of them changes nothing.
     pub(crate) fn is_just(&self, dot: &Dot, payload: &Bytes) -> bool {
         match self.siblings.as_slice() {
             [only] => only.dot == *dot && only.payload == *payload && self.counters.is_empty(),
@@ -329,7 +329,7 @@ impl Row {
     // ---- effects -------------------------------------------------------------------------------------
 
     /// The delta under `dot` that leads from `before` to `self`, where `self` was made from `before` by
-    /// writes of this node under that dot.
+    /// writes of this node under that dot, and by clears, which tell of what they do themselves.
     pub fn diff(&self, before: &Row, dot: Dot) -> Delta {
         let mut delta = Delta::default();
         for sibling in &before.siblings {

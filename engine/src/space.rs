@@ -449,7 +449,7 @@ impl<S: Store> Space<S> {
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
         let is_live = new.is_live();
-        let finite = |it: &Decision| it.time.map(|_| it.dot);
+        let finite = |it: &Decision| it.time.map(|time| (time, it.dot));
         let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
         let old = match spot {
@@ -485,7 +485,8 @@ impl<S: Store> Space<S> {
         self.system.insert(key, Unwritten { generation: self.generation, row });
     }
 
-    fn note_change(&mut self, db: u16, key: &[u8]) {
+    /// Whoever watches the key is to be told.
+    pub(crate) fn note_change(&mut self, db: u16, key: &[u8]) {
         if let Some(changed) = &mut self.changed {
             changed.push((db, Bytes::copy_from_slice(key)));
         }

@@ -170,6 +170,9 @@ impl<S: Store> Tick<'_, S> {
             if let Effect::Row(effect) = effect {
                 let dot = dot(index);
                 let RowEffect { row: name, delta } = effect;
+                if delta.is_nothing() {
+                    continue;
+                }
                 let spot = self.engine.space.spot(&name)?;
                 let mut row = self.engine.space.look(spot).clone();
                 #[cfg(feature = "planted")]
@@ -210,9 +213,12 @@ impl<S: Store> Tick<'_, S> {
                 break;
             }
             let spot = self.engine.space.spot(name)?;
-            let mut row = self.engine.space.look(spot).clone();
+            let old = self.engine.space.look(spot);
+            let mut row = old.clone();
             row.apply_reset(reset, dot);
-            self.replace(name.clone(), spot, row)?;
+            if row != *old {
+                self.replace(name.clone(), spot, row)?;
+            }
         }
         Ok(())
     }

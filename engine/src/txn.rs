@@ -51,6 +51,9 @@ pub enum OpError {
     /// A binding that cannot be: the whole message, with the position or the path.
     #[error("{0}")]
     Binding(String),
+    /// One transaction has more effects than that.
+    #[error("more than {0} changes in one transaction")]
+    TooLarge(usize),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -184,6 +187,10 @@ impl<'t, S: Store> Txn<'t, S> {
         let Engine { space, draft, .. } = &mut *self.engine;
         let (old, dot, len) = (space.look(spot), draft.dot(spot), payload.len());
         if old.is_just(&dot, &payload) {
+            // A register that is overwritten with its value counts as changed, as in Redis.
+            if matches!(row.slot, Slot::String | Slot::Hash) {
+                space.note_change(row.db, &row.key);
+            }
             return Ok(());
         }
         let mut new = old.without_siblings();
@@ -192,10 +199,17 @@ impl<'t, S: Store> Txn<'t, S> {
     }
 
     fn replace(&mut self, row: RowKey, spot: Spot, new: Row, payload: usize) -> OpResult<()> {
+        self.check_room()?;
         let replaced = self.engine.space.replace(&row, spot, new);
         let old = self.guard(replaced)?;
         self.engine.draft.touch(row, spot, old, payload);
         Ok(())
+    }
+
+    /// Whether the commit may have one more effect.
+    fn check_room(&self) -> OpResult<()> {
+        let most = self.engine.config.max_effects;
+        if self.engine.draft.effects() < most { Ok(()) } else { Err(OpError::TooLarge(most)) }
     }
 
     /// Supersedes what is in a row, if there is anything.
@@ -335,6 +349,7 @@ impl<'t, S: Store> Txn<'t, S> {
     /// Removes by scope: one effect with the vector before this commit as context (MODEL M3), and the
     /// observed sums of other origins' counters (MODEL M2).
     fn clear(&mut self, scope: Scope) -> OpResult<()> {
+        self.check_room()?;
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let names = self.engine.space.rows_in(&clear.scope);
         let names = self.guard(names)?;
@@ -423,6 +438,9 @@ impl<'t, S: Store> Txn<'t, S> {
         replaces: &VersionVector,
     ) -> OpResult<()> {
         let payload = deadline::encode(time, None, replaces);
+        if time.is_some() {
+            self.engine.space.note_change(db, key);
+        }
         self.put(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline), payload)
     }
 
@@ -659,22 +677,24 @@ impl<'t, S: Store> Txn<'t, S> {
         Savepoint(self.engine.draft.point())
     }
 
-    /// Puts back everything that was changed since the savepoint, derived values included.
+    /// Puts back everything that was changed since the savepoint, derived values included. A savepoint of
+    /// another transaction goes back to the beginning of this one.
     pub fn rollback(&mut self, to: Savepoint) {
         let Engine { draft, space, .. } = &mut *self.engine;
-        if let Err(error) = draft.undo(to.0, space) {
+        if let Err(error) = draft.undo(to.0.max(self.begin), space) {
             *self.failed = Some(error);
         }
     }
 
-    /// Makes what was done part of the tick's commit, which has this dot as its last for now: a vector that
-    /// covers it covers the transaction. `None` if nothing was changed.
+    /// Makes what was done part of the tick's commit, which has this dot as its last for now: once that is
+    /// sealed, a vector that covers it covers the transaction. `None` if nothing was changed. If others of the
+    /// tick take back all that was done, there is no commit and the dot is not given.
     pub fn commit(mut self) -> Option<Dot> {
         let draft = &mut self.engine.draft;
         if self.failed.is_some() || !draft.changed_since(self.begin) {
             return None;
         }
-        draft.keep(self.begin);
+        draft.release(self.begin);
         self.begin = draft.point();
         Some(draft.last())
     }

@@ -155,6 +155,7 @@ fn a_change_that_fails_in_the_middle_ends_everything() {
         Err(OpError::Store(StoreError::Unknown(_)))
     ));
     drop(txn);
+    assert!(tick.expire_due(10).is_err());
     assert!(matches!(tick.seal(true), Err(StoreError::Unknown(_))));
     assert!(engine.freeze().is_none());
 }

@@ -7,13 +7,17 @@ use lattis_engine::causal::{Millis, NodeId};
 use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry};
 use lattis_engine::crdt::Slot;
 use lattis_engine::store::MemStore;
-use lattis_engine::{Engine, EngineConfig, Fresh, Sealed, Tick, Ttl};
+use lattis_engine::{Engine, EngineConfig, Fresh, OpError, Sealed, Tick, Ttl};
 
 const NOW: Millis = Millis(1_000);
 
-fn open(node: u64) -> Engine<MemStore> {
+fn open_with(node: u64, config: EngineConfig) -> Engine<MemStore> {
     let fresh = Fresh { node: NodeId(node), nonce: node };
-    Engine::open(MemStore::new(), EngineConfig::default(), fresh, NOW).unwrap()
+    Engine::open(MemStore::new(), config, fresh, NOW).unwrap()
+}
+
+fn open(node: u64) -> Engine<MemStore> {
+    open_with(node, EngineConfig::default())
 }
 
 fn commits(sealed: &Sealed) -> Vec<&EncodedCommit> {
@@ -150,4 +154,38 @@ fn large_commits_are_closed_between_transactions() {
     assert_eq!((lens.iter().sum::<u64>(), lens.len()), (10_003, 3));
     assert!(lens.iter().all(|len| *len <= 4_097), "{lens:?}");
     engine.verify().unwrap();
+}
+
+#[test]
+fn a_transaction_that_no_peer_would_take_is_refused() {
+    let mut engine = open_with(1, EngineConfig { max_effects: 10, ..EngineConfig::default() });
+    let members = |count: u8| (0..count).map(|n| Bytes::from(vec![n])).collect::<Vec<_>>();
+    let mut tick = engine.tick(NOW);
+    let mut txn = tick.txn();
+    // Ten members, and the birth.
+    assert_eq!(txn.set_add(0, b"s", &members(10)), Err(OpError::TooLarge(10)));
+    drop(txn);
+    let mut txn = tick.txn();
+    assert_eq!(txn.set_len(0, b"s"), Ok(0));
+    assert_eq!(txn.set_add(0, b"s", &members(9)), Ok(9));
+    txn.commit();
+    // The next one begins another commit only if that is full.
+    assert_eq!(tick.txn().flush(0), Err(OpError::TooLarge(10)));
+    let sealed = tick.seal(true).unwrap().unwrap();
+    assert_eq!(commits(&sealed)[0].last, 10);
+    engine.verify().unwrap();
+}
+
+#[test]
+fn savepoints_end_with_their_transaction() {
+    let mut engine = open(1);
+    let mut tick = engine.tick(NOW);
+    let mut txn = tick.txn();
+    let begin = txn.savepoint();
+    txn.set(0, b"k", "1".into(), Ttl::Clear).unwrap();
+    txn.commit();
+    let mut txn = tick.txn();
+    txn.set(0, b"k", "2".into(), Ttl::Clear).unwrap();
+    txn.rollback(begin);
+    assert_eq!(txn.get(0, b"k").unwrap().as_deref(), Some(&b"1"[..]));
 }

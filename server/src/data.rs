@@ -35,8 +35,11 @@ pub fn open(
     let shown = directory.display();
     let store = RocksStore::open(directory, &RocksOptions::default())
         .map_err(|error| format!("opening {shown} failed: {error}"))?;
-    let settings =
-        EngineConfig { cache_bytes: config.cache_bytes, log_max_bytes: config.log_max_bytes };
+    let settings = EngineConfig {
+        cache_bytes: config.cache_bytes,
+        log_max_bytes: config.log_max_bytes,
+        ..EngineConfig::default()
+    };
     Engine::open(store, settings, fresh, now).map_err(|error| match error {
         OpenError::Store(error) => format!("opening {shown} failed: {error}"),
         OpenError::Damaged(why) => format!("{shown} is damaged and was not opened: {why}"),

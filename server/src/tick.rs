@@ -308,16 +308,12 @@ impl Loop {
         let mut tick = self.engine.tick(shell.world.now);
         shell.serve_clients(&mut tick);
         shell.serve_peers(&mut tick, &mut inspections);
-        let expired = if may_expire { tick.expire_due(EXPIRED_PER_TICK) } else { Ok(false) };
+        if may_expire {
+            // What fails here fails the seal.
+            let _ = tick.expire_due(EXPIRED_PER_TICK);
+        }
         shell.note_changes(&mut tick);
-        let sealed = match expired {
-            Ok(_) => tick.seal(sync),
-            Err(error) => {
-                drop(tick);
-                Err(error)
-            }
-        };
-        match sealed {
+        match tick.seal(sync) {
             Ok(None) => {
                 shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
                 shell.settle(None);
@@ -723,10 +719,8 @@ impl Shell {
             (command.run)(&mut Call { args, session: &mut *session, txn: &mut txn, reply, world });
         match result {
             Ok(()) => {
-                if txn.commit().is_some() {
-                    self.work.wrote = true;
-                    self.note_changes(tick);
-                }
+                self.work.wrote |= txn.commit().is_some();
+                self.note_changes(tick);
             }
             Err(error) => {
                 drop(txn);

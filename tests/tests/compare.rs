@@ -103,6 +103,51 @@ fn lattis_equals_redis_in_resp3() {
     lattis_equals_redis(3, 1);
 }
 
+/// A watched key that is written again, by what leaves it as it was.
+const WATCHES: &[&[&str]] = &[
+    &["SET k v", "WATCH k", "SET k v"],
+    &["SET k v", "EXPIRE k 100", "WATCH k", "EXPIRE k 200"],
+    &["SET k v", "EXPIREAT k 9999999999", "WATCH k", "EXPIREAT k 9999999999"],
+    &["SET k v", "EXPIRE k 100", "WATCH k", "PERSIST k"],
+    &["SET k v", "WATCH k", "PERSIST k"],
+    &["SET k v EX 100", "WATCH k", "SET k v EX 100"],
+    &["SET k v EX 100", "WATCH k", "SET k v KEEPTTL"],
+    &["SADD k v", "WATCH k", "SADD k v"],
+    &["SADD k v", "EXPIRE k 100", "WATCH k", "SADD k v"],
+    &["SADD k v", "WATCH k", "SREM k v", "SADD k v"],
+    &["SADD k v", "WATCH k", "SREM k w"],
+    &["HSET k f v", "WATCH k", "HSET k f v"],
+    &["HSET k f 1", "WATCH k", "HINCRBY k f 0"],
+    &["INCR k", "WATCH k", "INCRBY k 0"],
+    &["INCR k", "WATCH k", "DEL k", "INCR k"],
+    &["INCR k", "WATCH k", "APPEND k x"],
+    &["SET k v", "WATCH k", "GET k", "EXISTS k", "SET other v"],
+    &["WATCH k", "SET k v", "DEL k"],
+    &["WATCH k", "DEL k"],
+    &["SET k v", "WATCH k", "FLUSHALL"],
+];
+
+/// Whether an EXEC is refused does not depend on what shares its tick with it.
+#[test]
+fn watched_keys_are_watched_within_a_tick() {
+    let (lattis, redis) = (Server::lattis(&NodeConfig::new("watched")), Server::redis(&[]));
+    // Somebody watches, so the engine tells of changes from the first of a sequence on.
+    let mut watcher = lattis.client();
+    assert!(watcher.words("WATCH elsewhere").is_ok());
+    for sequence in WATCHES {
+        let line = |line: &&str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let rest = ["MULTI", "EXISTS k", "EXEC"];
+        let words: Vec<Words> = sequence.iter().chain(&rest).map(line).collect();
+        let batch: Vec<&Words> = words.iter().collect();
+        let [ours, theirs] = [&lattis, &redis].map(|server| {
+            let mut client = server.client();
+            assert!(client.words("FLUSHALL").is_ok());
+            Endpoint::ask_all(&mut client, &batch).expect("replies")
+        });
+        assert_eq!(ours.last(), theirs.last(), "{sequence:?}");
+    }
+}
+
 /// Commands that are executed in one tick share a commit; one after the other they are none the less.
 #[test]
 fn lattis_equals_redis_with_a_pipeline() {

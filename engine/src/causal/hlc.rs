@@ -51,18 +51,13 @@ impl HlcClock {
         self.last
     }
 
-    /// A stamp larger than all stamps made or seen, and not before `wall`.
-    pub fn tick(&mut self, wall: Millis) -> Hlc {
-        self.last = self.peek(wall);
-        self.last
-    }
-
-    /// The stamp that [`tick`](HlcClock::tick) would give, without taking it.
+    /// A stamp larger than all stamps made or seen, and not before `wall`. Taken once it is
+    /// [observed](HlcClock::observe).
     pub fn peek(&self, wall: Millis) -> Hlc {
         Hlc::at(wall).max(Hlc(self.last.0 + 1))
     }
 
-    /// Takes note of a stamp made elsewhere.
+    /// Takes note of a stamp made here or elsewhere.
     pub fn observe(&mut self, seen: Hlc) {
         self.last = self.last.max(seen);
     }

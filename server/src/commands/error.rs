@@ -79,6 +79,7 @@ fn refusal(error: &OpError, key: &[u8]) -> CommandError {
         }
         OpError::Busy => CommandError::Fixed("BUSYKEY Target key name already exists."),
         OpError::Binding(text) => CommandError::text(format!("ERR {text}")),
+        OpError::TooLarge(_) => CommandError::text(format!("ERR {error}")),
         OpError::Store(error) => store_refusal(error),
     }
 }

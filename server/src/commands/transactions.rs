@@ -1,7 +1,7 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
 //!
-//! A transaction is one [`Txn`](crate::data::Txn), hence one commit, which every node shows whole or not at
-//! all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
+//! A transaction is one [`Txn`](crate::data::Txn), hence part of one commit, which every node shows whole or not
+//! at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
 

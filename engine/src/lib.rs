@@ -20,10 +20,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! From the outside in: [`Engine`] moves everything together, tick by tick; what its [`Txn`]s change becomes a
-//! commit; the keyspace (`space.rs`) keeps all rows and what is derived from them; [`row`] is the dotted
-//! state that all CRDTs share, [`crdt`] what each type makes of it, [`dataflow`] the views over them;
-//! [`commit`] is what travels; [`store`] is where it lies.
+//! From the outside in: [`Engine`] moves everything together, tick by tick; what the [`Txn`]s of a tick
+//! change becomes a commit; the keyspace (`space.rs`) keeps all rows and what is derived from them;
+//! [`row`] is the dotted state that all CRDTs share, [`crdt`] what each type makes of it, [`dataflow`] the
+//! views over them; [`commit`] is what travels; [`store`] is where it lies.
 
 pub mod causal;
 pub mod codec;

@@ -221,7 +221,7 @@ impl Row {
         }
     }
 
-    /// Whether the row is one sibling, of this dot and payload, and no counters: a put of them changes nothing.
+    /// Whether the row is one sibling, of this dot and payload, and no counters: a put changes nothing.
     pub(crate) fn is_just(&self, dot: &Dot, payload: &Bytes) -> bool {
         match self.siblings.as_slice() {
             [only] => only.dot == *dot && only.payload == *payload && self.counters.is_empty(),

@@ -687,8 +687,8 @@ impl<'t, S: Store> Txn<'t, S> {
     }
 
     /// Makes what was done part of the tick's commit, which has this dot as its last for now: once that is
-    /// sealed, a vector that covers it covers the transaction. `None` if nothing was changed. If others of the
-    /// tick take back all that was done, there is no commit and the dot is not given.
+    /// sealed, a vector that covers it covers the transaction. `None` if nothing was changed. If others of
+    /// the tick take back all that was done, there is no commit and the dot is not given.
     pub fn commit(mut self) -> Option<Dot> {
         let draft = &mut self.engine.draft;
         if self.failed.is_some() || !draft.changed_since(self.begin) {

@@ -316,9 +316,6 @@ fn client_help(call: &mut Call<'_, '_>) -> CommandResult {
     help(call, "CLIENT", &lines)
 }
 
-/// About the connection and not the data: works at any time, but not in scripts.
-const SESSION: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY;
-
 /// The group's records.
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -363,7 +360,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "auth",
         arity: -2,
-        flags: SESSION | flag::NO_AUTH,
+        flags: flag::SESSION | flag::NO_AUTH,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Authenticate to the server",
@@ -376,7 +373,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hello",
         arity: -1,
-        flags: SESSION | flag::NO_AUTH,
+        flags: flag::SESSION | flag::NO_AUTH,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Choose the protocol version and introduce the client",
@@ -389,7 +386,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "reset",
         arity: 1,
-        flags: SESSION | flag::NO_AUTH | flag::UNQUEUED,
+        flags: flag::SESSION | flag::NO_AUTH | flag::UNQUEUED,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Reset the connection",
@@ -402,7 +399,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "quit",
         arity: -1,
-        flags: SESSION | flag::NO_AUTH | flag::UNQUEUED,
+        flags: flag::SESSION | flag::NO_AUTH | flag::UNQUEUED,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
         summary: "Close the connection",

@@ -54,6 +54,8 @@ pub mod flag {
     pub const ALLOW_BUSY: u32 = 1 << 10;
     /// Does not appear in the slow log.
     pub const SKIP_SLOWLOG: u32 = 1 << 11;
+    /// About the connection and not the data: works at any time, but not in scripts.
+    pub const SESSION: u32 = NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY;
     /// Needs the engine to report changed keys. Ours alone.
     pub const TRACKED: u32 = 1 << 29;
     /// Runs at once inside MULTI instead of being queued. Ours alone, not shown.

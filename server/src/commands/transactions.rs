@@ -1,7 +1,7 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
 //!
-//! A transaction is one [`Txn`](crate::data::Txn), hence part of one commit, which every node shows whole or not
-//! at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
+//! A transaction is one [`Txn`](crate::data::Txn), hence part of one commit, which every node shows whole or
+//! not at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
 
@@ -88,15 +88,12 @@ fn unwatch(call: &mut Call<'_, '_>) -> CommandResult {
     Ok(())
 }
 
-/// About the connection and not the data: works at any time, but not in scripts.
-const SESSION: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY;
-
 /// The group's records.
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "multi",
         arity: 1,
-        flags: SESSION | flag::UNQUEUED,
+        flags: flag::SESSION | flag::UNQUEUED,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Mark the start of a transaction block",
@@ -122,7 +119,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "discard",
         arity: 1,
-        flags: SESSION | flag::UNQUEUED,
+        flags: flag::SESSION | flag::UNQUEUED,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Discard all commands issued after MULTI",
@@ -135,7 +132,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "watch",
         arity: -2,
-        flags: SESSION | flag::UNQUEUED | flag::TRACKED,
+        flags: flag::SESSION | flag::UNQUEUED | flag::TRACKED,
         keys: KeySpec::ALL,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
@@ -149,7 +146,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "unwatch",
         arity: 1,
-        flags: SESSION,
+        flags: flag::SESSION,
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Forget about all watched keys",

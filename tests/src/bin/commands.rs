@@ -68,16 +68,14 @@ fn quoted(text: &str) -> Option<&str> {
     text.split('"').nth(1)
 }
 
-/// Names behind `flag::`; other names are constants of the file.
+/// Names of flags, those that stand for several taken apart.
 fn flags(value: &str, constants: &BTreeMap<&str, &str>) -> Vec<String> {
     let mut found = Vec::new();
     for word in value.split('|').map(str::trim) {
-        match word.strip_prefix("flag::") {
-            Some(flag) => found.push(flag.to_lowercase()),
-            None => {
-                let more = constants.get(word).map(|value| flags(value, constants));
-                found.extend(more.unwrap_or_default());
-            }
+        let flag = word.strip_prefix("flag::").unwrap_or(word);
+        match constants.get(flag) {
+            Some(several) => found.extend(flags(several, constants)),
+            None => found.push(flag.to_lowercase()),
         }
     }
     // Bits that only the server itself looks at.
@@ -85,18 +83,27 @@ fn flags(value: &str, constants: &BTreeMap<&str, &str>) -> Vec<String> {
     found
 }
 
-/// The records at the end of one file.
-fn records(source: &str) -> Vec<Record> {
+/// The constants of a file that stand for several flags.
+fn constants(source: &str) -> BTreeMap<&str, &str> {
+    let mut constants = BTreeMap::new();
+    for part in source.split("const ").skip(1) {
+        let Some((name, value)) = part.split_once(": u32 =") else { continue };
+        let value = value.split(';').next().unwrap_or_default();
+        let several = value.contains(" | ") && !value.contains("acl::");
+        if several && !name.contains(char::is_whitespace) {
+            constants.insert(name, value);
+        }
+    }
+    constants
+}
+
+/// The records at the end of one file. `shared`: constants of the other files.
+fn records(source: &str, shared: &BTreeMap<&str, &str>) -> Vec<Record> {
     let Some((code, table)) = source.split_once("const COMMANDS: &[Command] = &[") else {
         return Vec::new();
     };
-    let mut constants = BTreeMap::new();
-    for part in code.split("\nconst ").skip(1) {
-        let declared = part.split_once(": u32 = ").zip(part.split_once(';'));
-        if let Some(((name, value), _)) = declared {
-            constants.insert(name, value.split(';').next().unwrap_or_default());
-        }
-    }
+    let mut constants = constants(code);
+    constants.extend(shared);
     let mut found = Vec::new();
     for text in table.split("Command {").skip(1) {
         // A container's own fields stand before its subcommands.
@@ -130,7 +137,9 @@ pub fn page(top: &Path) -> String {
         fs::read_dir(&folder).expect("the commands").flatten().map(|entry| entry.path()).collect();
     files.sort();
     let texts = files.iter().map(|file| fs::read_to_string(file).expect("a file of commands"));
-    let all: Vec<Record> = texts.flat_map(|text| records(&text)).collect();
+    let flags = fs::read_to_string(folder.join("mod.rs")).expect("the flags");
+    let shared = constants(&flags);
+    let all: Vec<Record> = texts.flat_map(|text| records(&text, &shared)).collect();
     let of = |group: &str| all.iter().filter(|record| record.group == group).collect::<Vec<_>>();
     let mut page = INTRODUCTION.to_string();
     page.push_str("| group | commands |\n| --- | --- |\n");

@@ -66,12 +66,12 @@ struct Mark {
 
 /// One step of a node. Dropped without [`seal`](Tick::seal), it has not happened.
 pub struct Tick<'e, S: Store> {
-    pub(crate) engine: &'e mut Engine<S>,
-    pub(crate) now: Millis,
+    engine: &'e mut Engine<S>,
+    now: Millis,
     mark: Option<Mark>,
-    pub(crate) entries: Vec<LogEntry>,
+    entries: Vec<LogEntry>,
     /// A store that failed in the middle: rows may be half changed, so the tick cannot be sealed.
-    pub(crate) failed: Option<StoreError>,
+    failed: Option<StoreError>,
 }
 
 impl<S: Store> Tick<'_, S> {

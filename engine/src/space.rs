@@ -449,7 +449,7 @@ impl<S: Store> Space<S> {
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
         let is_live = new.is_live();
-        let finite = |it: &Decision| it.time.map(|time| (time, it.dot));
+        let finite = |it: &Decision| it.time.map(|_| it.dot);
         let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
         let old = match spot {

@@ -230,14 +230,21 @@ pub(crate) struct Encoder {
 /// Where the effects begin, if no foreign origins are named.
 const HEAD: usize = 10;
 
+/// The beginning of a body, with room for effects of about that size.
+fn head(hlc: Hlc, foreign: &[Origin], size: usize) -> Writer {
+    let mut out = Writer::over(Vec::with_capacity(HEAD + foreign.len() * Origin::LEN + size));
+    out.u8(FORMAT);
+    out.u64(hlc.0);
+    out.varint(foreign.len() as u64);
+    foreign.iter().for_each(|origin| out.origin(origin));
+    out
+}
+
 impl Encoder {
     /// A commit without effects; `size` is about how long they will be.
     pub(crate) fn new(origin: Origin, first: u64, hlc: Hlc, size: usize) -> Encoder {
         let names = Names { origins: smallvec![origin] };
-        let mut out = Writer::over(Vec::with_capacity(HEAD + size));
-        out.u8(FORMAT);
-        out.u64(hlc.0);
-        out.varint(0);
+        let out = head(hlc, &[], size);
         Encoder { first, next: first, hlc, names, out }
     }
 
@@ -266,11 +273,7 @@ impl Encoder {
         {
             // The effects named foreign origins: their table comes before them.
             let effects = out.into_vec();
-            out = Writer::over(Vec::with_capacity(effects.len() + foreign.len() * Origin::LEN));
-            out.u8(FORMAT);
-            out.u64(hlc.0);
-            out.varint(foreign.len() as u64);
-            foreign.iter().for_each(|origin| out.origin(origin));
+            out = head(hlc, foreign, effects.len());
             out.raw(&effects[HEAD..]);
         }
         EncodedCommit { origin: names.origins[0], first, last: next - 1, body: out.finish() }

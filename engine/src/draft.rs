@@ -13,6 +13,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::causal::{Dot, Hlc, Origin};
 use crate::commit::{Clear, EncodedCommit, Encoder, RowKey};
@@ -142,17 +143,21 @@ impl Draft {
 
     /// A row was changed under its dot.
     pub(crate) fn touch(&mut self, name: RowKey, spot: Spot, before: Row, payload: usize) {
-        let touches = self.touches.len();
-        if let Some(touch) = self.find(spot) {
-            let old = before.siblings().first().map_or(0, |sibling| sibling.payload.len());
-            self.bytes += payload.saturating_sub(old);
-            self.further.push(Further { after: touches, which: Which::Again(touch), before });
-            return;
+        let (touches, number) = (self.touches.len(), spot.number());
+        let known = |(known, _): &Known| *known == number;
+        match self.known.entry(hash(number), known, |(known, _)| hash(*known)) {
+            Entry::Occupied(touch) => {
+                let old = before.siblings().first().map_or(0, |sibling| sibling.payload.len());
+                self.bytes += payload.saturating_sub(old);
+                let which = Which::Again(touch.get().1);
+                self.further.push(Further { after: touches, which, before });
+            }
+            Entry::Vacant(place) => {
+                place.insert((number, touches));
+                self.bytes += name.key.len() + name.subkey.len() + payload;
+                self.touches.push(Touch::Row { name, spot, before });
+            }
         }
-        self.bytes += name.key.len() + name.subkey.len() + payload;
-        let number = spot.number();
-        self.known.insert_unique(hash(number), (number, touches), |(known, _)| hash(*known));
-        self.touches.push(Touch::Row { name, spot, before });
     }
 
     /// A removal by scope takes a dot.

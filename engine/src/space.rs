@@ -28,7 +28,7 @@ use crate::header::Header;
 use crate::row::{Origins, Row};
 use crate::store::{Family, Run, Store, StoreError, keys};
 
-use stored::{Stored, decode_row, merged, put_unwritten};
+use stored::{Stored, merged, put_unwritten};
 pub(crate) use stored::{load_origins, parse_row};
 
 type Outcome<T> = Result<T, StoreError>;
@@ -183,8 +183,7 @@ impl<S: Store> Space<S> {
             return Ok(place);
         }
         let header = match self.store.get(Family::Keys, &self.scratch)? {
-            Some(bytes) => Header::decode(&bytes, &self.origins)
-                .map_err(|error| StoreError::corrupt("record of a key", error))?,
+            Some(bytes) => Header::load(&bytes, &self.origins)?,
             None => Header::default(),
         };
         let place = self.headers.insert(&self.scratch, header);
@@ -215,7 +214,7 @@ impl<S: Store> Space<S> {
         };
         let value = match found {
             Some(bytes) => {
-                let value = self.decode_row(&bytes)?;
+                let value = Row::load(&bytes, &self.origins)?;
                 self.headers[header].slot_mut(row.slot).cached += 1;
                 value
             }
@@ -224,10 +223,6 @@ impl<S: Store> Space<S> {
         let place = self.rows.insert(&self.scratch, value);
         self.recent_row = Some(place);
         Ok(place)
-    }
-
-    fn decode_row(&self, bytes: &[u8]) -> Outcome<Row> {
-        decode_row(bytes, &self.origins)
     }
 
     /// Where a row lies, read from the store if it is not in memory.
@@ -574,11 +569,6 @@ impl<S: Store> Space<S> {
     /// Whether a change has failed in the middle, so that nothing may be written any more.
     pub(crate) fn is_torn(&self) -> bool {
         self.torn
-    }
-
-    /// Something has failed that leaves a change without its consequences.
-    pub(crate) fn tear(&mut self) {
-        self.torn = true;
     }
 
     /// The dbs that have a record of any key, or a binding.

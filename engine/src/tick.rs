@@ -364,11 +364,9 @@ impl<S: Store> Drop for Tick<'_, S> {
             let Engine { vector, clock, space, draft, .. } = &mut *self.engine;
             *vector = mark.vector;
             *clock = mark.clock;
-            if !space.is_torn() {
-                match draft.undo_all(space) {
-                    Ok(()) => space.unhappen(mark.next_deadline),
-                    Err(_) => space.tear(),
-                }
+            // Without a way back the space is torn, and the process ends.
+            if draft.undo_all(space).is_ok() {
+                space.unhappen(mark.next_deadline);
             }
             draft.forget();
         }

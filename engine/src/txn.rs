@@ -220,13 +220,8 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// A row as this transaction sees it.
     pub(crate) fn row(&mut self, row: &RowKey) -> OpResult<&Row> {
-        match self.engine.space.row(row) {
-            Ok(row) => Ok(row),
-            Err(error) => {
-                *self.failed = Some(error.clone());
-                Err(OpError::Store(error))
-            }
-        }
+        let spot = self.spot(row)?;
+        Ok(self.engine.space.look(spot))
     }
 
     #[cfg(feature = "planted")]
@@ -346,20 +341,22 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(())
     }
 
-    /// Removes by scope: one effect with the vector before this commit as context (MODEL M3), and the
-    /// observed sums of other origins' counters (MODEL M2).
+    /// Removes by scope, if anything is there: one effect with the vector before this commit as context
+    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2).
     fn clear(&mut self, scope: Scope) -> OpResult<()> {
-        self.check_room()?;
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let names = self.engine.space.rows_in(&clear.scope);
         let names = self.guard(names)?;
         let dot = self.engine.draft.next();
+        let mut live = false;
         for name in names {
             let spot = self.spot(&name)?;
             let row = self.engine.space.look(spot);
             if !row.is_live() {
                 continue;
             }
+            self.check_room()?;
+            live = true;
             let foreign = row
                 .counters()
                 .iter()
@@ -377,7 +374,9 @@ impl<'t, S: Store> Txn<'t, S> {
             let old = self.guard(replaced)?;
             self.engine.draft.change(name, spot, old);
         }
-        self.engine.draft.clear(clear);
+        if live {
+            self.engine.draft.clear(clear);
+        }
         Ok(())
     }
 
@@ -503,14 +502,7 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// Removes everything of a db, its bindings too. Cost: its rows; O(1) on the wire.
     pub fn flush(&mut self, db: u16) -> OpResult<()> {
-        let scope = Scope::Db(db);
-        let names = self.engine.space.rows_in(&scope);
-        let names = self.guard(names)?;
-        let mut live = false;
-        for name in &names {
-            live = live || self.row(name)?.is_live();
-        }
-        if live { self.clear(scope) } else { Ok(()) }
+        self.clear(Scope::Db(db))
     }
 
     /// Visits the visible keys of a db in byte order, beginning after a key.

@@ -29,11 +29,16 @@ impl<S: Store> Space<S> {
         }
         let old = self.headers[place].set_deadline(new);
         if let Some(time) = self.headers[place].expires() {
-            self.note(keys::deadline(time, row.db, &row.key), Some(Vec::new()));
-            self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
+            self.list_deadline(time, row.db, &row.key);
         }
         self.set_hidden(row.db, &row.key, place, flips)?;
         Ok(old)
+    }
+
+    /// Puts a deadline on the list of those to come.
+    fn list_deadline(&mut self, time: Millis, db: u16, key: &[u8]) {
+        self.note(keys::deadline(time, db, key), Some(Vec::new()));
+        self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
     }
 
     /// Hides what the key's deadline hides by now, or shows again what it no longer does.
@@ -53,8 +58,7 @@ impl<S: Store> Space<S> {
             && let Some(time) = self.headers[place].expires()
         {
             // Shown again (a restart with an earlier clock), so it has to pass again.
-            self.note(keys::deadline(time, db, key), Some(Vec::new()));
-            self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
+            self.list_deadline(time, db, key);
         }
         let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
         for slot in slots {

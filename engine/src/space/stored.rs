@@ -3,25 +3,20 @@
 use std::ops::ControlFlow;
 
 use super::{Outcome, corrupt};
-use crate::cache::Cache;
+use crate::cache::{Cache, Weigh};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::header::Header;
 use crate::row::{Origins, Row};
 use crate::store::{Family, Read, Run, Store, StoreError, keys};
 
 /// Values that lie in a cache and in a family of the store.
-pub(super) trait Stored: Sized {
+pub(super) trait Stored: Weigh + Sized {
     /// Appends the stored form; false if there is nothing to store.
     fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool;
     fn load(bytes: &[u8], origins: &Origins) -> Outcome<Self>;
 }
 
 const ROW_FORMAT: u8 = 1;
-
-pub(super) fn encode_row(row: &Row, out: &mut Writer, origins: &mut Origins) {
-    out.u8(ROW_FORMAT);
-    row.encode(out, origins);
-}
 
 /// Reads a stored row.
 pub(crate) fn parse_row(bytes: &[u8], origins: &Origins) -> Result<Row, CodecError> {
@@ -31,18 +26,15 @@ pub(crate) fn parse_row(bytes: &[u8], origins: &Origins) -> Result<Row, CodecErr
     Ok(row)
 }
 
-pub(super) fn decode_row(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
-    parse_row(bytes, origins).map_err(|error| StoreError::corrupt("row", error))
-}
-
 impl Stored for Row {
     fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
-        encode_row(self, out, origins);
+        out.u8(ROW_FORMAT);
+        self.encode(out, origins);
         !self.is_empty()
     }
 
     fn load(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
-        decode_row(bytes, origins)
+        parse_row(bytes, origins).map_err(|error| StoreError::corrupt("row", error))
     }
 }
 
@@ -74,7 +66,7 @@ impl Stored for u64 {
     }
 }
 
-pub(super) fn put_unwritten<V: Stored + crate::cache::Weigh>(
+pub(super) fn put_unwritten<V: Stored>(
     run: &mut Run,
     family: Family,
     cache: &mut Cache<V>,
@@ -85,7 +77,7 @@ pub(super) fn put_unwritten<V: Stored + crate::cache::Weigh>(
 
 /// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
 /// does not have yet.
-pub(super) fn merged<S: Store, V: Stored + crate::cache::Weigh>(
+pub(super) fn merged<S: Store, V: Stored>(
     store: &S,
     family: Family,
     cache: &mut Cache<V>,

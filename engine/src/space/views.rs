@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::stored::{decode_row, encode_row};
+use super::stored::Stored;
 use super::{Flip, Outcome, Space, corrupt};
 use crate::cache::Place;
 use crate::codec::Writer;
@@ -128,14 +128,12 @@ impl<S: Store> Space<S> {
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
         let mut stored = Writer::new();
-        encode_row(&new, &mut stored, &mut self.origins);
-        let value = (!new.is_empty()).then(|| stored.into_vec());
-        self.note(keys::binding(row.db, &row.key), value);
+        let is_there = new.save(&mut stored, &mut self.origins);
+        self.note(keys::binding(row.db, &row.key), is_there.then(|| stored.into_vec()));
         let target = (row.db, row.key.clone());
-        let old = if new.is_empty() {
-            self.bindings.remove(&target)
-        } else {
-            self.bindings.insert(target, new)
+        let old = match is_there {
+            true => self.bindings.insert(target, new),
+            false => self.bindings.remove(&target),
         };
         let old = old.unwrap_or_default();
         self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
@@ -191,7 +189,7 @@ impl<S: Store> Space<S> {
         let mut failed = None;
         let from = [keys::BINDING];
         self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
-            let row = decode_row(value, &self.origins);
+            let row = Row::load(value, &self.origins);
             match (keys::split_header(&key[1..]), row) {
                 (Some((db, key)), Ok(row)) => {
                     bindings.insert((db, Bytes::copy_from_slice(key)), row);

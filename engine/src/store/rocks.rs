@@ -103,6 +103,15 @@ struct Taken<'s> {
     journal: Snapshot<'s>,
 }
 
+impl Taken<'_> {
+    /// How to read what was there.
+    fn options(&self, family: Family) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(if family.is_journal() { &self.journal } else { &self.rows });
+        options
+    }
+}
+
 /// A store in a directory. Clones name the same store; the last one closes it.
 #[derive(Clone)]
 pub struct RocksStore {
@@ -200,6 +209,43 @@ impl RocksStore {
         })
     }
 
+    /// [`Read::get`], with options.
+    fn get_as(
+        &self,
+        options: ReadOptions,
+        family: Family,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        let key = stored(family, key);
+        if !family.is_journal() {
+            return copied(self.rows.get_pinned_opt(key, &options));
+        }
+        self.journal.with_dependent(|db, handles| {
+            copied(db.get_pinned_cf_opt(handles.of(family), key, &options))
+        })
+    }
+
+    /// [`Read::scan`], with options.
+    fn scan_as(
+        &self,
+        mut options: ReadOptions,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if !to.is_empty() && from >= to {
+            return Ok(());
+        }
+        bound(&mut options, family, from, to);
+        if !family.is_journal() {
+            return drive(family, self.rows.raw_iterator_opt(options), visit);
+        }
+        self.journal.with_dependent(|db, handles| {
+            drive(family, db.raw_iterator_cf_opt(handles.of(family), options), visit)
+        })
+    }
+
     /// Files of rows that have not been merged with others.
     fn loose_runs(&self) -> u64 {
         let property = "rocksdb.num-files-at-level0";
@@ -276,16 +322,14 @@ fn column_options(rows: bool, cache: &Cache) -> Options {
     tuned
 }
 
-/// Bounds of a scan. An empty `to` is the family's end.
-fn bounds(family: Family, from: &[u8], to: &[u8]) -> ReadOptions {
-    let mut options = ReadOptions::default();
+/// Bounds a scan. An empty `to` is the family's end.
+fn bound(options: &mut ReadOptions, family: Family, from: &[u8], to: &[u8]) {
     options.set_iterate_lower_bound(&stored(family, from)[..]);
     match (to.is_empty(), family.is_journal()) {
         (true, true) => {}
         (true, false) => options.set_iterate_upper_bound([family as u8 + 1]),
         (false, _) => options.set_iterate_upper_bound(&stored(family, to)[..]),
     }
-    options
 }
 
 /// A value that was looked up, out of RocksDB's memory.
@@ -313,11 +357,7 @@ fn drive(
 
 impl Read for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let key = stored(family, key);
-        if !family.is_journal() {
-            return copied(self.rows.get_pinned(key));
-        }
-        self.journal.with_dependent(|db, handles| copied(db.get_pinned_cf(handles.of(family), key)))
+        self.get_as(ReadOptions::default(), family, key)
     }
 
     fn scan(
@@ -327,16 +367,7 @@ impl Read for RocksStore {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        if !to.is_empty() && from >= to {
-            return Ok(());
-        }
-        let bounds = bounds(family, from, to);
-        if !family.is_journal() {
-            return drive(family, self.rows.raw_iterator_opt(bounds), visit);
-        }
-        self.journal.with_dependent(|db, handles| {
-            drive(family, db.raw_iterator_cf_opt(handles.of(family), bounds), visit)
-        })
+        self.scan_as(ReadOptions::default(), family, from, to, visit)
     }
 }
 
@@ -420,13 +451,7 @@ pub struct RocksSnapshot {
 
 impl Read for RocksSnapshot {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let key = stored(family, key);
-        self.held.with_dependent(|store, taken| match family.is_journal() {
-            false => copied(taken.rows.get_pinned(key)),
-            true => store.journal.with_dependent(|_, handles| {
-                copied(taken.journal.get_pinned_cf(handles.of(family), key))
-            }),
-        })
+        self.held.with_dependent(|store, taken| store.get_as(taken.options(family), family, key))
     }
 
     fn scan(
@@ -436,15 +461,8 @@ impl Read for RocksSnapshot {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        if !to.is_empty() && from >= to {
-            return Ok(());
-        }
-        let bounds = bounds(family, from, to);
-        self.held.with_dependent(|store, taken| match family.is_journal() {
-            false => drive(family, taken.rows.raw_iterator_opt(bounds), visit),
-            true => store.journal.with_dependent(|_, handles| {
-                drive(family, taken.journal.raw_iterator_cf_opt(handles.of(family), bounds), visit)
-            }),
+        self.held.with_dependent(|store, taken| {
+            store.scan_as(taken.options(family), family, from, to, visit)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What the server remembers of one client between its commands.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -35,25 +36,14 @@ pub struct Session {
     pub multi: Option<Queue>,
     /// The transaction that EXEC has just run: the tick keeps it until it is sealed.
     pub executed: Option<Queue>,
-    /// Keys of WATCH.
-    pub watched: Vec<Watched>,
+    /// Keys of WATCH by database and name, and whether they were there.
+    pub watched: HashMap<(u16, Bytes), bool>,
     /// A command waits for the peers' thread: nothing more of this client runs until it has answered.
     pub blocked: bool,
     /// To be closed once the replies are out.
     pub closing: bool,
     /// The name of the last command.
     pub last_command: &'static str,
-}
-
-/// A watched key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
-    /// Its database.
-    pub db: u16,
-    /// The key.
-    pub key: Bytes,
-    /// Whether it was there.
-    pub existed: bool,
 }
 
 impl Session {
@@ -72,7 +62,7 @@ impl Session {
             no_evict: false,
             multi: None,
             executed: None,
-            watched: Vec::new(),
+            watched: HashMap::new(),
             blocked: false,
             closing: false,
             last_command: "NULL",

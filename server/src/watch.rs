@@ -1,15 +1,16 @@
 //! WATCH: which clients wait to hear that which keys have changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::session::{Session, Watched};
+use crate::session::Session;
 
 /// Watched keys and the clients whose watch has been broken.
 #[derive(Debug, Default)]
 pub struct WatchTable {
-    keys: HashMap<u16, HashMap<Bytes, Vec<u64>>>,
+    keys: HashMap<u16, HashMap<Bytes, BTreeSet<u64>>>,
     broken: HashSet<u64>,
 }
 
@@ -19,28 +20,26 @@ impl WatchTable {
         self.keys.is_empty()
     }
 
-    /// Adds a key to a client's watch.
+    /// Adds a key to a client's watch. What was there when it was first watched counts.
     pub fn watch(&mut self, session: &mut Session, db: u16, key: &[u8], existed: bool) {
-        if session.watched.iter().any(|w| w.db == db && w.key == key) {
-            return;
-        }
         let key = Bytes::copy_from_slice(key);
-        self.keys.entry(db).or_default().entry(key.clone()).or_default().push(session.id);
-        session.watched.push(Watched { db, key, existed });
+        let Entry::Vacant(place) = session.watched.entry((db, key.clone())) else { return };
+        place.insert(existed);
+        self.keys.entry(db).or_default().entry(key).or_default().insert(session.id);
     }
 
-    /// Ends a client's watch.
+    /// Ends a client's watch. Cost: what it watches.
     pub fn unwatch(&mut self, session: &mut Session) {
-        for watched in session.watched.drain(..) {
-            let Some(keys) = self.keys.get_mut(&watched.db) else { continue };
-            if let Some(clients) = keys.get_mut(&watched.key) {
-                clients.retain(|id| *id != session.id);
+        for ((db, key), _) in std::mem::take(&mut session.watched) {
+            let Some(keys) = self.keys.get_mut(&db) else { continue };
+            if let Some(clients) = keys.get_mut(&key) {
+                clients.remove(&session.id);
                 if clients.is_empty() {
-                    keys.remove(&watched.key);
+                    keys.remove(&key);
                 }
             }
             if keys.is_empty() {
-                self.keys.remove(&watched.db);
+                self.keys.remove(&db);
             }
         }
         self.broken.remove(&session.id);
@@ -82,5 +81,31 @@ mod tests {
         assert!(table.is_broken(&two));
         table.unwatch(&mut two);
         assert!(table.is_empty());
+    }
+    /// As many as these would take minutes if each were compared with all others.
+    #[test]
+    fn many_keys_and_many_clients_are_watched() {
+        const MANY: u32 = 300_000;
+        let start = std::time::Instant::now();
+        let address = ([127, 0, 0, 1], 1).into();
+        let mut table = WatchTable::default();
+        let mut one = Session::new(0, address, address);
+        for key in 0..MANY {
+            table.watch(&mut one, 0, &key.to_be_bytes(), true);
+            table.watch(&mut one, 0, &key.to_be_bytes(), false);
+        }
+        assert_eq!(one.watched.len(), MANY as usize);
+        assert!(one.watched.values().all(|existed| *existed));
+        let mut all: Vec<Session> = (0..u64::from(MANY))
+            .map(|id| {
+                let mut session = Session::new(id + 1, address, address);
+                table.watch(&mut session, 0, b"shared", true);
+                session
+            })
+            .collect();
+        table.unwatch(&mut one);
+        all.iter_mut().for_each(|session| table.unwatch(session));
+        assert!(table.is_empty());
+        assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
     }
 }

@@ -1,7 +1,7 @@
 //! What CRDTs know beyond Redis's types: siblings, dots, digests.
 
 use super::keys::kind_name;
-use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
+use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 use super::{sets, strings};
 use crate::net::request::integer;
 
@@ -89,7 +89,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "sadd.crdt",
         arity: -3,
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::INSERT)],
         group: Group::Crdt,
         acl: acl::WRITE | acl::SET | acl::FAST,
         summary: "Add members to an add-wins set",
@@ -102,7 +102,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "srem.crdt",
         arity: -3,
         flags: flag::WRITE | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::DELETE)],
         group: Group::Crdt,
         acl: acl::WRITE | acl::SET | acl::FAST,
         summary: "Remove the observed members of an add-wins set",
@@ -115,7 +115,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "incr.crdt",
         arity: -2,
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::Crdt,
         acl: acl::WRITE | acl::STRING | acl::FAST,
         summary: "Add to a counter",
@@ -128,7 +128,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "set.crdt",
         arity: 3,
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::REPLACE)],
         group: Group::Crdt,
         acl: acl::WRITE | acl::STRING | acl::FAST,
         summary: "Set a register, replacing the siblings that this node has seen",
@@ -141,7 +141,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "get.crdt",
         arity: 2,
         flags: flag::READONLY | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Crdt,
         acl: acl::READ | acl::STRING | acl::FAST,
         summary: "Get all concurrent values of a register with their dots and times, winner first",
@@ -154,7 +154,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "meta.crdt",
         arity: 2,
         flags: flag::READONLY,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Crdt,
         acl: acl::KEYSPACE | acl::READ | acl::SLOW,
         summary: "Explain a key: type slots, dots, increments per origin, deadline",

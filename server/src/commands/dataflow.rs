@@ -1,8 +1,10 @@
 //! Bindings: keys whose values are computed from other keys.
 
 use bytes::Bytes;
+use lattis_engine::BindingInfo;
 
-use super::{Call, Command, CommandResult, Group, KeySpec, OnKey, acl, flag};
+use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
+use crate::glob;
 
 /// `NAME.BIND target sources... [expression]`
 fn bind(
@@ -12,8 +14,9 @@ fn bind(
     text: &[u8],
 ) -> CommandResult {
     let target = call.args.at(1);
-    let expression = String::from_utf8_lossy(text);
-    call.txn.bind(call.session.db, target, operator, &sources, &expression).on(target)?;
+    let expression = std::str::from_utf8(text)
+        .map_err(|_| CommandError::Fixed("ERR the expression is not valid UTF-8"))?;
+    call.txn.bind(call.session.db, target, operator, &sources, expression).on(target)?;
     call.reply.ok();
     Ok(())
 }
@@ -38,7 +41,15 @@ fn union_bind(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn bind_list(call: &mut Call<'_, '_>) -> CommandResult {
-    let bindings = call.txn.bindings(call.session.db);
+    let pattern = match call.args.len() {
+        1 => None,
+        2 => Some(call.args.at(1)),
+        _ => return Err(CommandError::arity("bind.list")),
+    };
+    let wanted =
+        |it: &BindingInfo| pattern.is_none_or(|pattern| glob::matches(pattern, &it.target));
+    let mut bindings = call.txn.bindings(call.session.db);
+    bindings.retain(wanted);
     let reply = &mut call.reply;
     reply.array(bindings.len());
     for binding in bindings {
@@ -71,7 +82,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "map.bind",
         arity: 4,
         flags: flag::WRITE | flag::DENYOOM | flag::ADMIN,
-        keys: KeySpec { first: 1, last: 2, step: 1 },
+        keys: &[KeySpec::ONE.with(access::REPLACE), KeySpec::at(2).with(access::READ)],
         group: Group::Dataflow,
         acl: ADMIN,
         summary: "Derive a set from another one by an expression on each element",
@@ -84,7 +95,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "filter.bind",
         arity: 4,
         flags: flag::WRITE | flag::DENYOOM | flag::ADMIN,
-        keys: KeySpec { first: 1, last: 2, step: 1 },
+        keys: &[KeySpec::ONE.with(access::REPLACE), KeySpec::at(2).with(access::READ)],
         group: Group::Dataflow,
         acl: ADMIN,
         summary: "Derive a set of those elements of another one for which a condition holds",
@@ -95,9 +106,9 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "union.bind",
-        arity: -3,
+        arity: -4,
         flags: flag::WRITE | flag::DENYOOM | flag::ADMIN,
-        keys: KeySpec::ALL,
+        keys: &[KeySpec::ONE.with(access::REPLACE), KeySpec::from(2).with(access::READ)],
         group: Group::Dataflow,
         acl: ADMIN,
         summary: "Derive a set of the elements of several others",
@@ -108,11 +119,11 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bind.list",
-        arity: 1,
+        arity: -1,
         flags: flag::READONLY,
         group: Group::Dataflow,
         acl: acl::SLOW,
-        summary: "List the bindings of the selected database",
+        summary: "List the bindings of the selected database, all or those whose target matches a pattern",
         complexity: "O(N) where N is the number of bindings",
         example: "BIND.LIST",
         run: bind_list,
@@ -122,7 +133,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "bind.del",
         arity: 2,
         flags: flag::WRITE | flag::ADMIN,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::REMOVE)],
         group: Group::Dataflow,
         acl: ADMIN,
         summary: "Remove a binding and with it the derived key",

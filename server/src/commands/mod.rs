@@ -170,35 +170,76 @@ impl Group {
     }
 }
 
-/// Which arguments are keys: the first, the last (negative: from the end), and the distance.
+/// What a command does with a key and its value, in Redis's words: [`KeySpec::access`].
+pub mod access {
+    /// Reads the value.
+    pub const READ: &[&str] = &["RO", "access"];
+    /// Reads what is known of the value, as its type or length.
+    pub const LOOK: &[&str] = &["RO"];
+    /// Changes the value.
+    pub const UPDATE: &[&str] = &["RW", "update"];
+    /// Changes the value and tells of it.
+    pub const MODIFY: &[&str] = &["RW", "access", "update"];
+    /// The same, as far as the options say so.
+    pub const DEPENDS: &[&str] = &["RW", "access", "update", "variable_flags"];
+    /// Adds to the value.
+    pub const INSERT: &[&str] = &["RW", "insert"];
+    /// Removes from the value.
+    pub const DELETE: &[&str] = &["RW", "delete"];
+    /// Replaces the value, whatever it was.
+    pub const REPLACE: &[&str] = &["OW", "update"];
+    /// Gives the key its first value.
+    pub const CREATE: &[&str] = &["OW", "insert"];
+    /// Removes the key.
+    pub const REMOVE: &[&str] = &["RM", "delete"];
+}
+
+/// A range of arguments that are keys, and what is done with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySpec {
-    /// Index of the first key, 0 if there is none.
+    /// Index of the first key.
     pub first: i16,
     /// Index of the last key; -1 is the last argument.
     pub last: i16,
     /// Distance from one key to the next.
     pub step: i16,
+    /// One of [`access`].
+    pub access: Access,
 }
 
+/// What is done with a key, in Redis's words.
+pub type Access = &'static [&'static str];
+
 impl KeySpec {
-    /// No keys.
-    pub const NONE: KeySpec = KeySpec { first: 0, last: 0, step: 0 };
     /// The first argument.
-    pub const ONE: KeySpec = KeySpec { first: 1, last: 1, step: 1 };
+    pub const ONE: KeySpec = KeySpec::at(1);
     /// All arguments.
-    pub const ALL: KeySpec = KeySpec { first: 1, last: -1, step: 1 };
+    pub const ALL: KeySpec = KeySpec::from(1);
     /// Every other argument.
-    pub const PAIRS: KeySpec = KeySpec { first: 1, last: -1, step: 2 };
+    pub const PAIRS: KeySpec = KeySpec { step: 2, ..KeySpec::ALL };
+
+    /// One argument.
+    pub const fn at(index: i16) -> KeySpec {
+        KeySpec { first: index, last: index, step: 1, access: access::READ }
+    }
+
+    /// All arguments from one on.
+    pub const fn from(first: i16) -> KeySpec {
+        KeySpec { first, last: -1, step: 1, access: access::READ }
+    }
+
+    /// The same keys, for something else.
+    pub const fn with(self, access: Access) -> KeySpec {
+        KeySpec { access, ..self }
+    }
 
     /// The keys of a request.
     pub fn keys<'a>(&self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let len = i64::try_from(args.len()).unwrap_or(i64::MAX);
         let last = i64::from(self.last);
         let last = if last < 0 { len + last } else { last.min(len - 1) };
-        let first = if self.first == 0 { i64::MAX } else { i64::from(self.first) };
         let step = usize::from(self.step.unsigned_abs().max(1));
-        (first..last.saturating_add(1))
+        (i64::from(self.first)..last.saturating_add(1))
             .step_by(step)
             .filter_map(move |i| usize::try_from(i).ok().and_then(|i| args.get(i)))
     }
@@ -214,7 +255,7 @@ pub struct Command {
     /// Bits of [`flag`].
     pub flags: u32,
     /// Which arguments are keys.
-    pub keys: KeySpec,
+    pub keys: &'static [KeySpec],
     /// Where the documentation has it.
     pub group: Group,
     /// Bits of [`acl`].
@@ -239,7 +280,7 @@ impl Command {
         name: "",
         arity: 0,
         flags: 0,
-        keys: KeySpec::NONE,
+        keys: &[],
         group: Group::Server,
         acl: 0,
         summary: "",
@@ -434,15 +475,12 @@ mod tests {
     #[test]
     fn arity_leaves_room_for_keys() {
         for command in everything() {
-            let keys = command.keys;
-            if keys.first == 0 {
-                assert_eq!(keys, KeySpec::NONE, "{}", command.name);
-                continue;
+            for keys in command.keys {
+                assert!(keys.first > 0 && keys.step > 0, "{}", command.name);
+                let least = command.arity.abs();
+                assert!(keys.first < least, "{}: first key", command.name);
+                assert!(keys.last < 0 || keys.last < least, "{}: last key", command.name);
             }
-            assert!(keys.step > 0, "{}", command.name);
-            let least = command.arity.abs();
-            assert!(keys.first < least, "{}: first key", command.name);
-            assert!(keys.last < 0 || keys.last < least, "{}: last key", command.name);
         }
     }
 
@@ -464,6 +502,7 @@ mod tests {
         assert_eq!(keys, [b"a", b"b"]);
         assert_eq!(KeySpec::ALL.keys(args).count(), 4);
         assert_eq!(KeySpec::ONE.keys(args).count(), 1);
-        assert_eq!(KeySpec::NONE.keys(args).count(), 0);
+        assert_eq!(KeySpec::from(3).keys(args).collect::<Vec<_>>(), [b"b", b"2"]);
+        assert_eq!(KeySpec::at(9).keys(args).count(), 0);
     }
 }

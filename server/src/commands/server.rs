@@ -7,8 +7,8 @@ use lattis_engine::crdt::Kind;
 
 use super::connection::REDIS_VERSION;
 use super::{
-    Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, all, find, find_in,
-    flag, help, resolve,
+    Access, Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, all,
+    find, find_in, flag, help, resolve,
 };
 use crate::config::{self, OPTIONS};
 use crate::glob;
@@ -266,9 +266,11 @@ fn describe(reply: &mut Reply<'_>, command: &Command) {
     };
     reply.set(named(&flag::NAMES, command.flags).count());
     named(&flag::NAMES, command.flags).for_each(|name| reply.simple(name));
-    reply.integer(i64::from(command.keys.first));
-    reply.integer(i64::from(command.keys.last));
-    reply.integer(i64::from(command.keys.step));
+    // The range that older clients know: from the first of all keys to the last.
+    let (first, last) = (command.keys.first(), command.keys.last());
+    reply.integer(first.map_or(0, |keys| i64::from(keys.first)));
+    reply.integer(last.map_or(0, |keys| i64::from(keys.last)));
+    reply.integer(last.map_or(0, |keys| i64::from(keys.step)));
     reply.set(named(&acl::NAMES, command.acl).count());
     named(&acl::NAMES, command.acl).for_each(|name| reply.simple(&format!("@{name}")));
     reply.array(0);
@@ -280,40 +282,33 @@ fn describe(reply: &mut Reply<'_>, command: &Command) {
 }
 
 fn describe_keys(reply: &mut Reply<'_>, command: &Command) {
-    let keys = command.keys;
-    if keys.first == 0 {
-        reply.array(0);
-        return;
+    reply.array(command.keys.len());
+    for keys in command.keys {
+        // The range's last key counts from its first one.
+        let last = if keys.last < 0 { keys.last } else { keys.last - keys.first };
+        reply.map(3);
+        reply.bulk(b"flags");
+        reply.set(keys.access.len());
+        keys.access.iter().for_each(|flag| reply.simple(flag));
+        reply.bulk(b"begin_search");
+        reply.map(2);
+        reply.bulk(b"type");
+        reply.bulk(b"index");
+        reply.bulk(b"spec");
+        reply.map(1);
+        reply.bulk(b"index");
+        reply.integer(i64::from(keys.first));
+        reply.bulk(b"find_keys");
+        reply.map(2);
+        reply.bulk(b"type");
+        reply.bulk(b"range");
+        reply.bulk(b"spec");
+        reply.map(3);
+        for (name, value) in [("lastkey", last), ("keystep", keys.step), ("limit", 0)] {
+            reply.bulk(name.as_bytes());
+            reply.integer(i64::from(value));
+        }
     }
-    // The range's last key counts from its first one.
-    let last = if keys.last < 0 { keys.last } else { keys.last - keys.first };
-    reply.array(1);
-    reply.map(3);
-    reply.bulk(b"flags");
-    let flags: &[&str] =
-        if command.is(flag::WRITE) { &["RW", "update"] } else { &["RO", "access"] };
-    reply.set(flags.len());
-    flags.iter().for_each(|flag| reply.simple(flag));
-    reply.bulk(b"begin_search");
-    reply.map(2);
-    reply.bulk(b"type");
-    reply.bulk(b"index");
-    reply.bulk(b"spec");
-    reply.map(1);
-    reply.bulk(b"index");
-    reply.integer(i64::from(keys.first));
-    reply.bulk(b"find_keys");
-    reply.map(2);
-    reply.bulk(b"type");
-    reply.bulk(b"range");
-    reply.bulk(b"spec");
-    reply.map(3);
-    reply.bulk(b"lastkey");
-    reply.integer(i64::from(last));
-    reply.bulk(b"keystep");
-    reply.integer(i64::from(keys.step));
-    reply.bulk(b"limit");
-    reply.integer(0);
 }
 
 fn command_count(call: &mut Call<'_, '_>) -> CommandResult {
@@ -416,7 +411,8 @@ fn document(reply: &mut Reply<'_>, command: &Command) {
     }
 }
 
-fn command_getkeys(call: &mut Call<'_, '_>) -> CommandResult {
+/// The keys of the request behind the subcommand's name, each with what is done with it.
+fn keys_of_request<'a>(call: &Call<'a, '_>) -> Result<Vec<(&'a [u8], Access)>, CommandError> {
     let request = call.args.skip(2);
     let command = match resolve(request) {
         Ok(command) => command,
@@ -427,13 +423,30 @@ fn command_getkeys(call: &mut Call<'_, '_>) -> CommandResult {
         }
         Err(_) => return Err(CommandError::Fixed("ERR Invalid command specified")),
     };
-    let len = command.keys.keys(request).count();
-    if len == 0 {
+    let specs = command.keys.iter();
+    let found: Vec<_> =
+        specs.flat_map(|spec| spec.keys(request).map(|key| (key, spec.access))).collect();
+    if found.is_empty() {
         return Err(CommandError::Fixed("ERR The command has no key arguments"));
     }
-    call.reply.array(len);
-    for key in command.keys.keys(request) {
+    Ok(found)
+}
+
+fn command_getkeys(call: &mut Call<'_, '_>) -> CommandResult {
+    let found = keys_of_request(call)?;
+    call.reply.array(found.len());
+    found.iter().for_each(|(key, _)| call.reply.bulk(key));
+    Ok(())
+}
+
+fn command_getkeysandflags(call: &mut Call<'_, '_>) -> CommandResult {
+    let found = keys_of_request(call)?;
+    call.reply.array(found.len());
+    for (key, access) in found {
+        call.reply.array(2);
         call.reply.bulk(key);
+        call.reply.set(access.len());
+        access.iter().for_each(|flag| call.reply.simple(flag));
     }
     Ok(())
 }
@@ -446,6 +459,10 @@ fn command_help(call: &mut Call<'_, '_>) -> CommandResult {
         ("INFO [<command-name> ...]", "Return details about multiple commands."),
         ("DOCS [<command-name> ...]", "Return documentation details about multiple commands."),
         ("GETKEYS <full-command>", "Return the keys from a full command."),
+        (
+            "GETKEYSANDFLAGS <full-command>",
+            "Return the keys and the access flags from a full command.",
+        ),
     ];
     help(call, "COMMAND", &lines)
 }
@@ -699,6 +716,19 @@ pub(super) const COMMANDS: &[Command] = &[
                 ..Command::BASE
             },
             Command {
+                name: "command|getkeysandflags",
+                arity: -4,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Server,
+                acl: acl::SLOW | acl::CONNECTION,
+                summary: "Extract the keys of a request, and what it does with them",
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of arguments to the command",
+                example: "COMMAND GETKEYSANDFLAGS MSET a 1 b 2",
+                run: command_getkeysandflags,
+                ..Command::BASE
+            },
+            Command {
                 name: "command|help",
                 arity: 2,
                 flags: flag::LOADING | flag::STALE,
@@ -741,7 +771,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 name: "memory|usage",
                 arity: -3,
                 flags: flag::READONLY,
-                keys: KeySpec { first: 2, last: 2, step: 1 },
+                keys: &[KeySpec::at(2).with(access::LOOK)],
                 group: Group::Server,
                 acl: acl::READ | acl::SLOW,
                 summary: "Estimate the memory usage of a key",

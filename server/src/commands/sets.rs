@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
+use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 use crate::net::reply::Shape;
 
 /// Copies of the arguments from `first` on: what the engine is to keep.
@@ -148,7 +148,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "sadd",
         arity: -3,
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::INSERT)],
         group: Group::Set,
         acl: acl::WRITE | acl::SET | acl::FAST,
         summary: "Add one or more members to a set",
@@ -162,7 +162,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "srem",
         arity: -3,
         flags: flag::WRITE | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::DELETE)],
         group: Group::Set,
         acl: acl::WRITE | acl::SET | acl::FAST,
         summary: "Remove one or more members from a set",
@@ -176,7 +176,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "smembers",
         arity: 2,
         flags: flag::READONLY,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::SLOW,
         summary: "Get all the members in a set",
@@ -190,7 +190,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "sismember",
         arity: 3,
         flags: flag::READONLY | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::FAST,
         summary: "Determine if a given value is a member of a set",
@@ -204,7 +204,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "smismember",
         arity: -3,
         flags: flag::READONLY | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::FAST,
         summary: "Returns the membership associated with the given elements for a set",
@@ -218,7 +218,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "scard",
         arity: 2,
         flags: flag::READONLY | flag::FAST,
-        keys: KeySpec::ONE,
+        keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::FAST,
         summary: "Get the number of members in a set",
@@ -232,7 +232,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "sinter",
         arity: -2,
         flags: flag::READONLY,
-        keys: KeySpec::ALL,
+        keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::SLOW,
         summary: "Intersect multiple sets",
@@ -246,7 +246,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "sunion",
         arity: -2,
         flags: flag::READONLY,
-        keys: KeySpec::ALL,
+        keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::SLOW,
         summary: "Add multiple sets",
@@ -260,7 +260,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "sdiff",
         arity: -2,
         flags: flag::READONLY,
-        keys: KeySpec::ALL,
+        keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::Set,
         acl: acl::READ | acl::SET | acl::SLOW,
         summary: "Subtract multiple sets",

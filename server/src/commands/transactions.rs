@@ -3,7 +3,7 @@
 //! A transaction is one [`Txn`](crate::data::Txn), hence part of one commit, which every node shows whole or
 //! not at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
 
-use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, acl, flag};
+use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 
 fn multi(call: &mut Call<'_, '_>) -> CommandResult {
     if call.session.multi.is_some() {
@@ -28,10 +28,9 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
         return Err(CommandError::Fixed("ERR EXEC without MULTI"));
     };
     let mut broken = call.world.watch.is_broken(call.session);
-    for watched in &call.session.watched {
+    for ((db, key), existed) in &call.session.watched {
         // A key that is due is gone, whether or not its expiry has been noticed.
-        broken |=
-            watched.existed && call.txn.kind(watched.db, &watched.key).on(&watched.key)?.is_none();
+        broken |= *existed && call.txn.kind(*db, key).on(key)?.is_none();
     }
     call.world.watch.unwatch(call.session);
     if queue.failed {
@@ -133,7 +132,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "watch",
         arity: -2,
         flags: flag::SESSION | flag::UNQUEUED | flag::TRACKED,
-        keys: KeySpec::ALL,
+        keys: &[KeySpec::ALL.with(access::LOOK)],
         group: Group::Transactions,
         acl: acl::FAST | acl::TRANSACTION,
         summary: "Watch the given keys to determine execution of the MULTI/EXEC block",

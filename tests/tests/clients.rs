@@ -126,3 +126,10 @@ fn redis_cli() {
     let help = cli(&["help", "map.bind"]);
     assert!(help.contains("MAP.BIND") || help.contains("map.bind"), "{help}");
 }
+
+/// What redis-cli shows while a person types comes from COMMAND DOCS too.
+#[test]
+fn redis_cli_shows_hints() {
+    let server = Server::lattis(&NodeConfig::new("hints"));
+    serve(Path::new("python3"), &script("hints.py"), &server);
+}

@@ -24,7 +24,7 @@ fn every_command_is_on_the_page() {
         let heading = format!("## {}", name.replace('|', " "));
         assert!(page.lines().any(|line| line == heading), "{heading}");
     }
-    for empty in ["\n\n.\n", "```\n\n```", "complexity: \n", "arguments: -", "group: \n"] {
+    for empty in ["\n\n.\n", "```\n\n```", "complexity: \n", "example: ``", "group: \n"] {
         assert!(!page.contains(empty), "something is missing before {empty:?}");
     }
 }

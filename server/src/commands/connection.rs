@@ -321,6 +321,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "ping",
         arity: -1,
+        syntax: "[message]",
         flags: flag::FAST,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
@@ -334,6 +335,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "echo",
         arity: 2,
+        syntax: "message",
         flags: flag::LOADING | flag::STALE | flag::FAST,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
@@ -347,6 +349,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "select",
         arity: 2,
+        syntax: "index",
         flags: flag::LOADING | flag::STALE | flag::FAST,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
@@ -360,6 +363,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "auth",
         arity: -2,
+        syntax: "[username] password",
         flags: flag::SESSION | flag::NO_AUTH,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
@@ -373,6 +377,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hello",
         arity: -1,
+        syntax: "[arguments: protover [AUTH username password] [SETNAME clientname]]",
         flags: flag::SESSION | flag::NO_AUTH,
         group: Group::Connection,
         acl: acl::FAST | acl::CONNECTION,
@@ -448,6 +453,8 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "client|list",
                 arity: -2,
+                syntax: "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [id: ID client-id \
+                         [client-id ...]]",
                 flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
                 group: Group::Connection,
                 acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS | acl::CONNECTION,
@@ -474,6 +481,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "client|setname",
                 arity: 3,
+                syntax: "connection-name",
                 flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
                 group: Group::Connection,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -487,6 +495,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "client|setinfo",
                 arity: 4,
+                syntax: "<attr: LIB-NAME libname | LIB-VER libver>",
                 flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
                 group: Group::Connection,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -500,6 +509,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "client|no-evict",
                 arity: 3,
+                syntax: "<enabled: ON | OFF>",
                 flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
                 group: Group::Connection,
                 acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS | acl::CONNECTION,

@@ -88,6 +88,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "sadd.crdt",
         arity: -3,
+        syntax: "key member [member ...]",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::INSERT)],
         group: Group::Crdt,
@@ -101,6 +102,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "srem.crdt",
         arity: -3,
+        syntax: "key member [member ...]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::DELETE)],
         group: Group::Crdt,
@@ -114,6 +116,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "incr.crdt",
         arity: -2,
+        syntax: "key [BY increment]",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::Crdt,
@@ -127,6 +130,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "set.crdt",
         arity: 3,
+        syntax: "key value",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::REPLACE)],
         group: Group::Crdt,
@@ -140,6 +144,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "get.crdt",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Crdt,
@@ -153,6 +158,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "meta.crdt",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Crdt,

@@ -81,6 +81,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "map.bind",
         arity: 4,
+        syntax: "target source expression",
         flags: flag::WRITE | flag::DENYOOM | flag::ADMIN,
         keys: &[KeySpec::ONE.with(access::REPLACE), KeySpec::at(2).with(access::READ)],
         group: Group::Dataflow,
@@ -94,6 +95,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "filter.bind",
         arity: 4,
+        syntax: "target source expression",
         flags: flag::WRITE | flag::DENYOOM | flag::ADMIN,
         keys: &[KeySpec::ONE.with(access::REPLACE), KeySpec::at(2).with(access::READ)],
         group: Group::Dataflow,
@@ -107,6 +109,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "union.bind",
         arity: -4,
+        syntax: "target source source [source ...]",
         flags: flag::WRITE | flag::DENYOOM | flag::ADMIN,
         keys: &[KeySpec::ONE.with(access::REPLACE), KeySpec::from(2).with(access::READ)],
         group: Group::Dataflow,
@@ -120,6 +123,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "bind.list",
         arity: -1,
+        syntax: "[pattern]",
         flags: flag::READONLY,
         group: Group::Dataflow,
         acl: acl::SLOW,
@@ -132,6 +136,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "bind.del",
         arity: 2,
+        syntax: "target",
         flags: flag::WRITE | flag::ADMIN,
         keys: &[KeySpec::ONE.with(access::REMOVE)],
         group: Group::Dataflow,

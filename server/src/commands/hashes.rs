@@ -125,6 +125,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hset",
         arity: -4,
+        syntax: "key field value [field value ...]",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Hash,
@@ -139,6 +140,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hmset",
         arity: -4,
+        syntax: "key field value [field value ...]",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Hash,
@@ -153,6 +155,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hget",
         arity: 3,
+        syntax: "key field",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Hash,
@@ -167,6 +170,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hmget",
         arity: -3,
+        syntax: "key field [field ...]",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Hash,
@@ -181,6 +185,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hgetall",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Hash,
@@ -195,6 +200,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hkeys",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Hash,
@@ -209,6 +215,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hvals",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Hash,
@@ -223,6 +230,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hdel",
         arity: -3,
+        syntax: "key field [field ...]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::DELETE)],
         group: Group::Hash,
@@ -237,6 +245,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hexists",
         arity: 3,
+        syntax: "key field",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Hash,
@@ -251,6 +260,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hincrby",
         arity: 4,
+        syntax: "key field increment",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::Hash,
@@ -265,6 +275,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "hlen",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Hash,

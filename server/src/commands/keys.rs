@@ -302,6 +302,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "del",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::WRITE,
         keys: &[KeySpec::ALL.with(access::REMOVE)],
         group: Group::Generic,
@@ -316,6 +317,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "unlink",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ALL.with(access::REMOVE)],
         group: Group::Generic,
@@ -330,6 +332,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "exists",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ALL.with(access::LOOK)],
         group: Group::Generic,
@@ -344,6 +347,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "type",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Generic,
@@ -358,6 +362,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "expire",
         arity: -3,
+        syntax: "key seconds [condition: NX | XX | GT | LT]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Generic,
@@ -372,6 +377,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "pexpire",
         arity: -3,
+        syntax: "key milliseconds [condition: NX | XX | GT | LT]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Generic,
@@ -386,6 +392,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "expireat",
         arity: -3,
+        syntax: "key unix-time-seconds [condition: NX | XX | GT | LT]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Generic,
@@ -400,6 +407,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "pexpireat",
         arity: -3,
+        syntax: "key unix-time-milliseconds [condition: NX | XX | GT | LT]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Generic,
@@ -414,6 +422,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "ttl",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Generic,
@@ -428,6 +437,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "pttl",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Generic,
@@ -442,6 +452,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "expiretime",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Generic,
@@ -456,6 +467,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "pexpiretime",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Generic,
@@ -470,6 +482,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "persist",
         arity: 2,
+        syntax: "key",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::UPDATE)],
         group: Group::Generic,
@@ -484,6 +497,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "keys",
         arity: 2,
+        syntax: "pattern",
         flags: flag::READONLY,
         group: Group::Generic,
         acl: acl::KEYSPACE | acl::READ | acl::SLOW | acl::DANGEROUS,
@@ -497,6 +511,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "scan",
         arity: -2,
+        syntax: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
         flags: flag::READONLY,
         group: Group::Generic,
         acl: acl::KEYSPACE | acl::READ | acl::SLOW,
@@ -523,6 +538,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "flushdb",
         arity: -1,
+        syntax: "[async: ASYNC | SYNC]",
         flags: flag::WRITE,
         group: Group::Server,
         acl: acl::KEYSPACE | acl::WRITE | acl::SLOW | acl::DANGEROUS,
@@ -536,6 +552,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "flushall",
         arity: -1,
+        syntax: "[async: ASYNC | SYNC]",
         flags: flag::WRITE,
         group: Group::Server,
         acl: acl::KEYSPACE | acl::WRITE | acl::SLOW | acl::DANGEROUS,

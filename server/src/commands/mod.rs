@@ -14,6 +14,7 @@ mod peers;
 mod server;
 mod sets;
 mod strings;
+mod syntax;
 mod transactions;
 
 use std::collections::HashMap;
@@ -252,6 +253,8 @@ pub struct Command {
     pub name: &'static str,
     /// Number of arguments with the name; negative: at least that many.
     pub arity: i16,
+    /// Its arguments, in the notation of [`syntax`].
+    pub syntax: &'static str,
     /// Bits of [`flag`].
     pub flags: u32,
     /// Which arguments are keys.
@@ -279,6 +282,7 @@ impl Command {
     pub const BASE: Command = Command {
         name: "",
         arity: 0,
+        syntax: "",
         flags: 0,
         keys: &[],
         group: Group::Server,
@@ -481,6 +485,29 @@ mod tests {
                 assert!(keys.first < least, "{}: first key", command.name);
                 assert!(keys.last < 0 || keys.last < least, "{}: last key", command.name);
             }
+        }
+    }
+
+    /// The syntax of a command and its arity tell the same.
+    #[test]
+    fn syntax_fits_arity() {
+        for command in everything().into_iter().filter(|it| it.subcommands.is_empty()) {
+            let name = command.name;
+            let arguments = syntax::parse(command.syntax)
+                .unwrap_or_else(|why| panic!("{name}: {}: {why}", command.syntax));
+            let words = name.split('|').count();
+            let (least, most) = syntax::count(&arguments);
+            assert_eq!(usize::from(command.arity.unsigned_abs()), least + words, "{name}");
+            // QUIT is obeyed whatever stands behind it.
+            assert_eq!(command.arity > 0, most == Some(least) && name != "quit", "{name}");
+            let keys = |it: &syntax::Argument| it.kind == syntax::Kind::Key;
+            let mut open: Vec<&syntax::Argument> = arguments.iter().collect();
+            let mut found = false;
+            while let Some(argument) = open.pop() {
+                found |= keys(argument);
+                open.extend(&argument.parts);
+            }
+            assert_eq!(found, !command.keys.is_empty(), "{name}: keys");
         }
     }
 

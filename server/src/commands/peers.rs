@@ -58,6 +58,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "peer.meet",
         arity: 3,
+        syntax: "host port",
         flags: FLAGS,
         group: Group::Peers,
         acl: ADMIN,
@@ -82,6 +83,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "peer.pause",
         arity: 2,
+        syntax: "<peer: name | ALL>",
         flags: FLAGS,
         group: Group::Peers,
         acl: ADMIN,
@@ -94,6 +96,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "peer.resume",
         arity: 2,
+        syntax: "<peer: name | ALL>",
         flags: FLAGS,
         group: Group::Peers,
         acl: ADMIN,

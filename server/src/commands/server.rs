@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lattis_engine::crdt::Kind;
 
 use super::connection::REDIS_VERSION;
+use super::syntax::{self, Argument, Kind as ArgumentKind};
 use super::{
     Access, Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, all,
     find, find_in, flag, help, resolve,
@@ -391,8 +392,11 @@ fn command_docs(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn document(reply: &mut Reply<'_>, command: &Command) {
+    // The tests parse every text.
+    let arguments = syntax::parse(command.syntax).unwrap_or_default();
+    let nested = [!arguments.is_empty(), !command.subcommands.is_empty()];
     reply.bulk(command.name.as_bytes());
-    reply.map(if command.subcommands.is_empty() { 4 } else { 5 });
+    reply.map(4 + nested.into_iter().filter(|there| *there).count());
     for (field, value) in [
         ("summary", command.summary),
         ("since", command.since),
@@ -402,11 +406,60 @@ fn document(reply: &mut Reply<'_>, command: &Command) {
         reply.bulk(field.as_bytes());
         reply.bulk(value.as_bytes());
     }
+    if !arguments.is_empty() {
+        reply.bulk(b"arguments");
+        document_arguments(reply, command, &arguments, &mut 0);
+    }
     if !command.subcommands.is_empty() {
         reply.bulk(b"subcommands");
         reply.map(command.subcommands.len());
         for subcommand in command.subcommands {
             document(reply, subcommand);
+        }
+    }
+}
+
+/// `keys`: how many arguments before these are keys.
+fn document_arguments(
+    reply: &mut Reply<'_>,
+    command: &Command,
+    arguments: &[Argument],
+    keys: &mut usize,
+) {
+    reply.array(arguments.len());
+    for it in arguments {
+        let is_key = it.kind == ArgumentKind::Key;
+        let flags = [
+            (it.optional, "optional"),
+            (it.multiple, "multiple"),
+            (it.multiple_token, "multiple_token"),
+        ];
+        let flags: Vec<&str> =
+            flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
+        let more = [is_key, it.token.is_some(), !flags.is_empty(), !it.parts.is_empty()];
+        reply.map(2 + more.into_iter().filter(|there| *there).count());
+        reply.bulk(b"name");
+        reply.bulk(it.name.as_bytes());
+        reply.bulk(b"type");
+        reply.bulk(it.kind.name().as_bytes());
+        if is_key {
+            // Where there are several ranges of keys, each argument has its own, and the last one the rest.
+            reply.bulk(b"key_spec_index");
+            reply.count((*keys).min(command.keys.len().saturating_sub(1)) as u64);
+            *keys += 1;
+        }
+        if let Some(token) = &it.token {
+            reply.bulk(b"token");
+            reply.bulk(token.as_bytes());
+        }
+        if !flags.is_empty() {
+            reply.bulk(b"flags");
+            reply.set(flags.len());
+            flags.into_iter().for_each(|flag| reply.simple(flag));
+        }
+        if !it.parts.is_empty() {
+            reply.bulk(b"arguments");
+            document_arguments(reply, command, &it.parts, keys);
         }
     }
 }
@@ -563,6 +616,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "info",
         arity: -1,
+        syntax: "[section [section ...]]",
         flags: flag::SEALED | flag::LOADING | flag::STALE,
         group: Group::Server,
         acl: acl::SLOW | acl::DANGEROUS,
@@ -586,6 +640,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "config|get",
                 arity: -3,
+                syntax: "parameter [parameter ...]",
                 flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
@@ -599,6 +654,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "config|set",
                 arity: -4,
+                syntax: "parameter value [parameter value ...]",
                 flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
@@ -666,6 +722,8 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "command|list",
                 arity: -2,
+                syntax: "[filterby: FILTERBY <MODULE module-name | ACLCAT category | PATTERN \
+                         pattern>]",
                 flags: flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -679,6 +737,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "command|info",
                 arity: -2,
+                syntax: "[command-name [command-name ...]]",
                 flags: flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -692,6 +751,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "command|docs",
                 arity: -2,
+                syntax: "[command-name [command-name ...]]",
                 flags: flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -705,6 +765,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "command|getkeys",
                 arity: -4,
+                syntax: "command arg [arg ...]",
                 flags: flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -718,6 +779,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "command|getkeysandflags",
                 arity: -4,
+                syntax: "command arg [arg ...]",
                 flags: flag::LOADING | flag::STALE,
                 group: Group::Server,
                 acl: acl::SLOW | acl::CONNECTION,
@@ -770,6 +832,7 @@ pub(super) const COMMANDS: &[Command] = &[
             Command {
                 name: "memory|usage",
                 arity: -3,
+                syntax: "key [SAMPLES count]",
                 flags: flag::READONLY,
                 keys: &[KeySpec::at(2).with(access::LOOK)],
                 group: Group::Server,
@@ -800,6 +863,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "debug",
         arity: -2,
+        syntax: "subcommand [arg [arg ...]]",
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         group: Group::Server,
         acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS,
@@ -813,6 +877,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "shutdown",
         arity: -1,
+        syntax: "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
         flags: flag::ADMIN
             | flag::NOSCRIPT
             | flag::LOADING

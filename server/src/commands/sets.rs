@@ -147,6 +147,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "sadd",
         arity: -3,
+        syntax: "key member [member ...]",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::INSERT)],
         group: Group::Set,
@@ -161,6 +162,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "srem",
         arity: -3,
+        syntax: "key member [member ...]",
         flags: flag::WRITE | flag::FAST,
         keys: &[KeySpec::ONE.with(access::DELETE)],
         group: Group::Set,
@@ -175,6 +177,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "smembers",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Set,
@@ -189,6 +192,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "sismember",
         arity: 3,
+        syntax: "key member",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Set,
@@ -203,6 +207,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "smismember",
         arity: -3,
+        syntax: "key member [member ...]",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::Set,
@@ -217,6 +222,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "scard",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::Set,
@@ -231,6 +237,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "sinter",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::READONLY,
         keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::Set,
@@ -245,6 +252,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "sunion",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::READONLY,
         keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::Set,
@@ -259,6 +267,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "sdiff",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::READONLY,
         keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::Set,

@@ -217,6 +217,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "get",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::READ)],
         group: Group::String,
@@ -231,6 +232,9 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "set",
         arity: -3,
+        syntax: "key value [condition: NX | XX] [GET] \
+                 [expiration: EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+                 PXAT unix-time-milliseconds | KEEPTTL]",
         flags: flag::WRITE | flag::DENYOOM,
         keys: &[KeySpec::ONE.with(access::DEPENDS)],
         group: Group::String,
@@ -245,6 +249,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "setnx",
         arity: 3,
+        syntax: "key value",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::CREATE)],
         group: Group::String,
@@ -259,6 +264,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "mget",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ALL.with(access::READ)],
         group: Group::String,
@@ -273,6 +279,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "mset",
         arity: -3,
+        syntax: "key value [key value ...]",
         flags: flag::WRITE | flag::DENYOOM,
         keys: &[KeySpec::PAIRS.with(access::REPLACE)],
         group: Group::String,
@@ -287,6 +294,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "incr",
         arity: 2,
+        syntax: "key",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::String,
@@ -301,6 +309,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "decr",
         arity: 2,
+        syntax: "key",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::String,
@@ -315,6 +324,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "incrby",
         arity: 3,
+        syntax: "key increment",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::String,
@@ -329,6 +339,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "decrby",
         arity: 3,
+        syntax: "key decrement",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::MODIFY)],
         group: Group::String,
@@ -343,6 +354,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "append",
         arity: 3,
+        syntax: "key value",
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: &[KeySpec::ONE.with(access::INSERT)],
         group: Group::String,
@@ -357,6 +369,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "strlen",
         arity: 2,
+        syntax: "key",
         flags: flag::READONLY | flag::FAST,
         keys: &[KeySpec::ONE.with(access::LOOK)],
         group: Group::String,

@@ -131,6 +131,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "watch",
         arity: -2,
+        syntax: "key [key ...]",
         flags: flag::SESSION | flag::UNQUEUED | flag::TRACKED,
         keys: &[KeySpec::ALL.with(access::LOOK)],
         group: Group::Transactions,

@@ -37,7 +37,7 @@ names the version of Redis that had the command first, or that of Lattis.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Record {
     name: String,
-    arity: i64,
+    syntax: String,
     flags: Vec<String>,
     group: String,
     summary: String,
@@ -51,21 +51,23 @@ impl Record {
         self.name.replace('|', " ").to_uppercase()
     }
 
-    /// How many arguments come behind the name.
-    fn arguments(&self) -> String {
-        let words = self.name.split('|').count() as i64;
-        let least = self.arity.abs() - words;
-        match (self.arity < 0, least) {
-            (false, 0) => "none".to_string(),
-            (false, number) => number.to_string(),
-            (true, number) => format!("{} or more", number.max(0)),
-        }
+    /// The command with its arguments. Groups have names there, which only programs need.
+    fn usage(&self) -> String {
+        let bare = |word: &str| match word.strip_suffix(':') {
+            Some(label) => word.find(['[', '<']).map(|_| {
+                label.chars().filter(|sign| ['[', '<'].contains(sign)).collect::<String>()
+            }),
+            None => Some(format!("{word} ")),
+        };
+        let words = self.syntax.split_whitespace().filter_map(bare);
+        format!("{} {}", self.heading(), words.collect::<String>()).trim().to_string()
     }
 }
 
-/// The first text in quotes.
-fn quoted(text: &str) -> Option<&str> {
-    text.split('"').nth(1)
+/// The first text in quotes, its lines joined.
+fn quoted(text: &str) -> Option<String> {
+    let lines = text.split('"').nth(1)?.lines();
+    Some(lines.map(|line| line.trim_start().trim_end_matches('\\')).collect())
 }
 
 /// Names of flags, those that stand for several taken apart.
@@ -114,11 +116,11 @@ fn records(source: &str, shared: &BTreeMap<&str, &str>) -> Vec<Record> {
             let value = text[start..].split_once(':')?.1;
             Some(value.split_once(",\n").map_or(value, |(value, _)| value).trim())
         };
-        let string = |name| field(name).and_then(quoted).unwrap_or_default().to_string();
+        let string = |name| field(name).and_then(quoted).unwrap_or_default();
         let since = string("since");
         found.push(Record {
             name: string("name"),
-            arity: field("arity").and_then(|text| text.parse().ok()).unwrap_or_default(),
+            syntax: string("syntax"),
             flags: field("flags").map(|text| flags(text, &constants)).unwrap_or_default(),
             group: field("group").unwrap_or_default().replace("Group::", ""),
             summary: string("summary"),
@@ -162,11 +164,11 @@ pub fn page(top: &Path) -> String {
         let _ = write!(
             page,
             "\n## {}\n\n{}{full_stop}\n\n```\n{}\n```\n\n\
-             - arguments: {}\n- complexity: {}\n- flags: {}\n- group: {}\n- since: {by} {}\n",
+             - example: `{}`\n- complexity: {}\n- flags: {}\n- group: {}\n- since: {by} {}\n",
             record.heading(),
             record.summary,
+            record.usage(),
             record.example,
-            record.arguments(),
             record.complexity,
             if flags.is_empty() { "none" } else { &flags },
             title.map_or("", |(_, title)| title).to_lowercase(),

@@ -239,6 +239,12 @@ impl<V: Weigh> Cache<V> {
         Some(entry)
     }
 
+    /// Bytes of what the store does not have. Cost: that.
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        let entries = self.unwritten.iter().map(|place| &self.entries[*place]);
+        entries.map(|entry| weigh(&entry.key, &entry.value) as usize).sum()
+    }
+
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

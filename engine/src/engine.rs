@@ -8,6 +8,7 @@
 use crate::causal::{Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
 use crate::codec::{Reader, Writer};
 use crate::commit::{LogEntry, MAX_EFFECTS};
+use crate::dataflow::graph::Node;
 use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::space::Space;
@@ -52,6 +53,19 @@ impl Default for EngineConfig {
             planted: crate::planted::Planted::None,
         }
     }
+}
+
+/// What the engine holds in memory by purpose, in bytes, roughly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Decoded rows.
+    pub rows: u64,
+    /// Those among them that cannot be let go, since the store does not have them yet.
+    pub pinned: u64,
+    /// Changes of the lists of deadlines and bindings that the store does not have yet.
+    pub lists: u64,
+    /// What finds a place in the log.
+    pub log_index: u64,
 }
 
 /// Random numbers for a start, drawn by the caller.
@@ -286,6 +300,31 @@ impl<S: Store> Engine<S> {
     /// Bytes of decoded rows in memory.
     pub fn cache_bytes(&self) -> usize {
         self.space.cache_bytes()
+    }
+
+    /// What is held in memory. Cost: rows that the store does not have.
+    pub fn memory(&self) -> MemoryUse {
+        MemoryUse {
+            rows: self.space.cache_bytes() as u64,
+            pinned: self.space.pinned_bytes() as u64,
+            lists: self.space.list_bytes() as u64,
+            log_index: self.log.index_bytes() as u64,
+        }
+    }
+
+    /// Keys that a deadline has hidden since the start.
+    pub fn expired_keys(&self) -> u64 {
+        self.space.expired_keys()
+    }
+
+    /// Active bindings of all dbs.
+    pub fn active_bindings(&self) -> usize {
+        self.space.graph().nodes().count()
+    }
+
+    /// Elements that active bindings could not evaluate and have left out since the start.
+    pub fn failed_evaluations(&self) -> u64 {
+        self.space.graph().nodes().map(Node::errors).sum()
     }
 
     /// The largest stamp made or seen.

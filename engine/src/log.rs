@@ -98,6 +98,15 @@ pub(crate) fn cut<B: Batch>(batch: &mut B, row: LogPosition) {
 }
 
 impl Log {
+    /// Bytes of memory that the index takes, roughly.
+    pub(crate) fn index_bytes(&self) -> usize {
+        let index = lock(&self.index);
+        let mark = size_of::<((Origin, u64), LogPosition)>();
+        let bucket =
+            |it: &Bucket| size_of::<Bucket>() + it.vector.len() * size_of::<(Origin, u64)>();
+        index.marks.len() * mark + index.buckets.iter().map(bucket).sum::<usize>()
+    }
+
     /// Reads the log through once. Returns it and the vector that it leads to at `at`.
     pub(crate) fn open<R: Read>(
         store: &R,

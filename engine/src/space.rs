@@ -57,6 +57,8 @@ pub(crate) struct Space<S: Store> {
     generation: u64,
     /// Deadlines that the tick has taken off the list.
     taken: Vec<Vec<u8>>,
+    /// Keys that a deadline has hidden since the start.
+    expired: u64,
     /// A change has failed in the middle: what is derived from the rows may not fit them any more.
     torn: bool,
     /// The earliest deadline that has not been processed.
@@ -144,6 +146,7 @@ impl<S: Store> Space<S> {
             system: BTreeMap::new(),
             generation: 1,
             taken: Vec::new(),
+            expired: 0,
             torn: false,
             next_deadline: None,
             now: Hlc(0),
@@ -369,6 +372,24 @@ impl<S: Store> Space<S> {
     /// Bytes that the decoded rows take.
     pub(crate) fn cache_bytes(&self) -> usize {
         self.headers.bytes() + self.rows.bytes() + self.derived.bytes()
+    }
+
+    /// Bytes of those that the store does not have.
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        self.headers.pinned_bytes() + self.rows.pinned_bytes() + self.derived.pinned_bytes()
+    }
+
+    /// Bytes of the changes of `system`.
+    pub(crate) fn list_bytes(&self) -> usize {
+        let size = |(key, change): (&Vec<u8>, &Unwritten)| {
+            key.len() + change.row.as_ref().map_or(0, Vec::len) + size_of::<(Vec<u8>, Unwritten)>()
+        };
+        self.system.iter().map(size).sum()
+    }
+
+    /// Keys that a deadline has hidden since the start.
+    pub(crate) fn expired_keys(&self) -> u64 {
+        self.expired
     }
 
     /// Every row of a scope, by name. Memory: the names of the rows.

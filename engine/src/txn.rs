@@ -153,6 +153,11 @@ impl<'t, S: Store> Txn<'t, S> {
         self.engine.draft.hlc().millis()
     }
 
+    /// The engine, to look at, with what this tick has changed so far.
+    pub fn engine(&self) -> &Engine<S> {
+        self.engine
+    }
+
     /// Remembers a failure of the store, so that the tick cannot be sealed with half a change.
     pub(crate) fn guard<T>(&mut self, result: Result<T, StoreError>) -> OpResult<T> {
         result.map_err(|error| {

@@ -27,5 +27,6 @@ pub mod session;
 pub mod stats;
 pub mod sync;
 pub mod tick;
+pub mod usage;
 pub mod watch;
 pub mod world;

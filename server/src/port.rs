@@ -277,6 +277,11 @@ impl Port {
         self.wake();
     }
 
+    /// Bytes of entries that wait for the peers' thread.
+    pub fn outbox_bytes(&self) -> usize {
+        self.sealed_bytes.load(Ordering::Acquire)
+    }
+
     fn drop_oldest(&self) -> usize {
         let Some(oldest) = self.sealed.pop() else { return 0 };
         self.sealed_bytes.fetch_sub(oldest.size, Ordering::AcqRel);

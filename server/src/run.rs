@@ -18,7 +18,7 @@ use crate::cursors::Cursors;
 use crate::data::{self, Engine};
 use crate::peers;
 use crate::port::Port;
-use crate::stats::Stats;
+use crate::stats::{Rates, Stats};
 use crate::sync::Syncer;
 use crate::tick::{Loop, Parts, WAKER, wall_clock};
 use crate::watch::WatchTable;
@@ -47,6 +47,8 @@ pub fn run(mut config: Config) -> Result<(), String> {
     let world = World {
         config,
         stats: Stats::default(),
+        rates: Rates::new(now),
+        memory_peak: 0,
         facts: Facts::default(),
         cursors: Cursors::default(),
         watch: WatchTable::default(),

@@ -31,6 +31,7 @@ use crate::port::{Answer, FromPeers, Inspect, Port, ToPeers};
 use crate::session::Session;
 use crate::stats::Counter;
 use crate::sync::{self, Syncer};
+use crate::usage::Memory;
 use crate::world::{Client, World};
 
 /// What wakes the loop besides clients and listeners.
@@ -41,7 +42,7 @@ const LISTENERS: usize = 2;
 const CLIENTS: usize = 16;
 
 /// The loop looks around at least that often.
-const CRON: Duration = Duration::from_millis(100);
+pub const CRON: Duration = Duration::from_millis(100);
 /// Commands of one connection in one tick.
 const COMMANDS_PER_CLIENT: usize = 1024;
 /// Commands of all connections in one tick.
@@ -211,6 +212,8 @@ impl Loop {
                 inspect(&mut self.engine);
             }
             self.write_behind();
+            let World { rates, stats, instant, .. } = &mut self.shell.world;
+            rates.sample(stats, *instant, CRON);
             if self.shell.world.instant.duration_since(cron) >= Duration::from_secs(1) {
                 cron = self.shell.world.instant;
                 self.every_second();
@@ -398,6 +401,8 @@ impl Loop {
     }
 
     fn every_second(&mut self) {
+        let world = &mut self.shell.world;
+        world.memory_peak = world.memory_peak.max(Memory::measure(&self.engine, world).used());
         self.shell.close_idle();
         self.shell.accept_again = true;
     }
@@ -524,8 +529,7 @@ impl Shell {
             }
             if let Some(client) = self.world.clients.get_mut(slot).and_then(Option::as_mut) {
                 client.update(&conn.session, self.world.instant);
-                client.input = conn.input.pending();
-                client.output = conn.unsent();
+                client.measure(&conn);
             }
             if let Some(place) = self.conns.get_mut(slot) {
                 *place = Some(conn);
@@ -591,6 +595,7 @@ impl Shell {
                 Err(error) => {
                     let text = format!("ERR {error}");
                     Reply::new(&mut conn.out, conn.session.resp3).error(text.as_bytes());
+                    self.world.stats.error(text.as_bytes());
                     conn.session.closing = true;
                     return true;
                 }
@@ -689,7 +694,7 @@ impl Shell {
     }
 
     fn refuse(&mut self, session: &mut Session, out: &mut Vec<u8>, error: &CommandError) {
-        self.world.stats.add(Counter::Errors, 1);
+        self.world.stats.error(error.line());
         session.fail_transaction();
         Reply::new(out, session.resp3).error(error.line());
     }
@@ -726,7 +731,7 @@ impl Shell {
                 drop(txn);
                 out.truncate(mark);
                 Reply::new(out, session.resp3).error(error.line());
-                self.world.stats.add(Counter::Errors, 1);
+                self.world.stats.error(error.line());
             }
         }
     }
@@ -919,6 +924,9 @@ impl Shell {
             conn.input.settle(&mut self.pool);
             let written = if conn.dead { 0 } else { conn.flush() };
             self.world.stats.add(Counter::OutputBytes, written as u64);
+            if let Some(client) = self.world.clients.get_mut(slot).and_then(Option::as_mut) {
+                client.measure(conn);
+            }
             if conn.dead || (conn.session.closing && conn.unsent() == 0) {
                 self.close(slot);
             }

@@ -9,9 +9,10 @@ use lattis_engine::causal::{Millis, Origin};
 
 use crate::config::Config;
 use crate::cursors::Cursors;
+use crate::net::conn::Conn;
 use crate::port::Port;
 use crate::session::Session;
-use crate::stats::Stats;
+use crate::stats::{Rates, Stats};
 use crate::watch::WatchTable;
 
 /// The server around the data, as commands see it.
@@ -21,6 +22,10 @@ pub struct World {
     pub config: Config,
     /// Counters.
     pub stats: Stats,
+    /// The same per second.
+    pub rates: Rates,
+    /// The most memory that was accounted for.
+    pub memory_peak: u64,
     /// The engine as of the last seal.
     pub facts: Facts,
     /// SCAN's cursors.
@@ -97,6 +102,8 @@ pub struct Client {
     pub input: usize,
     /// Bytes of replies not yet sent.
     pub output: usize,
+    /// Bytes of its buffers and its queue.
+    pub memory: usize,
     /// The last command.
     pub command: &'static str,
 }
@@ -123,10 +130,18 @@ impl Client {
             no_evict: false,
             input: 0,
             output: 0,
+            memory: 0,
             command: "NULL",
         };
         client.update(session, now);
         client
+    }
+
+    /// Brings the sizes of buffers up to date.
+    pub fn measure(&mut self, conn: &Conn) {
+        self.input = conn.input.pending();
+        self.output = conn.unsent();
+        self.memory = conn.memory();
     }
 
     /// Brings the view up to date after some commands.

@@ -128,6 +128,11 @@ impl Graph {
         self.active.get(target)
     }
 
+    /// All active bindings.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.active.values()
+    }
+
     /// Why a target's binding is not active.
     pub(crate) fn suspended(&self, target: &Target) -> Option<&str> {
         self.suspended.get(target).map(String::as_str)

@@ -86,6 +86,8 @@ impl<S: Store> Space<S> {
                 let before = space.headers[place].visible();
                 let mut flips = Vec::new();
                 space.set_hidden(db, key, place, &mut flips)?;
+                let gone = before.is_some() && space.headers[place].visible().is_none();
+                space.expired += u64::from(gone);
                 space.note_change(db, key);
                 space.follow(db, key, place, before, flips)
             })?;

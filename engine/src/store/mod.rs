@@ -19,7 +19,7 @@ mod run;
 
 pub use mem::{MemSnapshot, MemStore};
 #[cfg(feature = "rocks")]
-pub use rocks::{RocksOptions, RocksSnapshot, RocksStore};
+pub use rocks::{RocksMemory, RocksOptions, RocksSnapshot, RocksStore};
 pub use run::Run;
 
 /// A family of rows with its own order and its own tuning.

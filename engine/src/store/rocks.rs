@@ -156,6 +156,17 @@ fn unopened(error: rocksdb::Error) -> StoreError {
     }
 }
 
+/// Memory of RocksDB by purpose, in bytes, as it keeps account of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RocksMemory {
+    /// What is not in files yet, of the journal.
+    pub memtables: u64,
+    /// Blocks of files, their indexes and filters included.
+    pub blocks: u64,
+    /// Of open files, what does not lie among the blocks.
+    pub tables: u64,
+}
+
 impl RocksStore {
     /// Opens or creates the store of a directory. Refused if another process has it open or if files are
     /// damaged; never opened as empty then.
@@ -199,6 +210,16 @@ impl RocksStore {
             let journal = columns.map(|column| db.property_int_value_cf(column, name));
             journal.into_iter().flatten().flatten().chain(rows).sum()
         })
+    }
+
+    /// What RocksDB holds in memory.
+    pub fn memory(&self) -> RocksMemory {
+        let shared = self.rows.property_int_value("rocksdb.block-cache-usage");
+        RocksMemory {
+            memtables: self.property("rocksdb.size-all-mem-tables"),
+            blocks: shared.ok().flatten().unwrap_or(0),
+            tables: self.property("rocksdb.estimate-table-readers-mem"),
+        }
     }
 
     /// Writes the memtables of the journal to files.

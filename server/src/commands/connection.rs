@@ -216,11 +216,10 @@ fn describe(client: &Client, world: &World) -> String {
     }
     let seconds = |since| world.instant.saturating_duration_since(since).as_secs();
     let multi = client.multi.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
-    let memory = client.input + client.output + client.multi_bytes;
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
          ssub=0 multi={multi} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} \
-         oll=0 omem={} tot-mem={memory} events=r cmd={} user=default redir=-1 resp={} \
+         oll=0 omem={} tot-mem={} events=r cmd={} user=default redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.address,
@@ -234,6 +233,7 @@ fn describe(client: &Client, world: &World) -> String {
         client.multi_bytes,
         client.output,
         client.output,
+        client.memory,
         client.command,
         if client.resp3 { 3 } else { 2 },
         text(&client.library_name),

@@ -38,14 +38,15 @@ fn hmset(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn hget(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let value = call.txn.hash_get(call.session.db, key, call.args.at(2)).on(key)?;
-    call.hit(value.is_some());
     call.reply.bulk_or_null(value.as_deref());
     Ok(())
 }
 
 fn hmget(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     call.reply.array(call.args.len() - 2);
     for field in call.args.from(2) {
         let value = call.txn.hash_get(call.session.db, key, field).on(key)?;
@@ -57,8 +58,8 @@ fn hmget(call: &mut Call<'_, '_>) -> CommandResult {
 /// Writes the fields, the values or both.
 fn list(call: &mut Call<'_, '_>, shape: Shape, fields: bool, values: bool) -> CommandResult {
     let (db, key) = (call.session.db, call.args.at(1));
+    call.look(key)?;
     let guess = usize::try_from(call.txn.hash_len(db, key).on(key)?).unwrap_or(0);
-    call.hit(guess > 0);
     let opened = call.reply.open(shape, guess);
     let mut len = 0;
     let reply = &mut call.reply;
@@ -99,6 +100,7 @@ fn hdel(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn hexists(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let value = call.txn.hash_get(call.session.db, key, call.args.at(2)).on(key)?;
     call.reply.integer(i64::from(value.is_some()));
     Ok(())
@@ -114,8 +116,8 @@ fn hincrby(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn hlen(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let len = call.txn.hash_len(call.session.db, key).on(key)?;
-    call.hit(len > 0);
     call.reply.count(len);
     Ok(())
 }

@@ -30,9 +30,7 @@ fn del(call: &mut Call<'_, '_>) -> CommandResult {
 fn exists(call: &mut Call<'_, '_>) -> CommandResult {
     let mut found = 0;
     for key in call.args.from(1) {
-        let exists = call.txn.kind(call.session.db, key).on(key)?.is_some();
-        call.hit(exists);
-        found += i64::from(exists);
+        found += i64::from(call.look(key)?);
     }
     call.reply.integer(found);
     Ok(())
@@ -40,6 +38,7 @@ fn exists(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn type_(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let kind = call.txn.kind(call.session.db, key).on(key)?;
     call.reply.simple(kind.map_or("none", kind_name));
     Ok(())
@@ -149,6 +148,7 @@ fn pexpireat(call: &mut Call<'_, '_>) -> CommandResult {
 /// TTL and its kin.
 fn ttl_generic(call: &mut Call<'_, '_>, seconds: bool, relative: bool) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let answer = match call.txn.deadline(call.session.db, key).on(key)? {
         None => -2,
         Some(None) => -1,

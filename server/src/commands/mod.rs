@@ -9,6 +9,7 @@ mod crdt;
 mod dataflow;
 mod error;
 mod hashes;
+mod info;
 mod keys;
 mod peers;
 mod server;

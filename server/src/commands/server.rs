@@ -1,177 +1,18 @@
 //! The server: INFO, CONFIG, COMMAND, TIME, MEMORY, DEBUG, SHUTDOWN.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lattis_engine::crdt::Kind;
 
-use super::connection::REDIS_VERSION;
 use super::syntax::{self, Argument, Kind as ArgumentKind};
 use super::{
     Access, Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, all,
-    find, find_in, flag, help, resolve,
+    find, find_in, flag, help, info, resolve,
 };
 use crate::config::{self, OPTIONS};
 use crate::glob;
 use crate::net::reply::{Reply, Shape};
-use crate::stats::COUNTERS;
-
-// ---- INFO
-
-const SECTIONS: [&str; 8] =
-    ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "keyspace"];
-
-fn info(call: &mut Call<'_, '_>) -> CommandResult {
-    let wanted = |section: &str| {
-        call.args.len() == 1
-            || call.args.from(1).any(|word| {
-                [section, "all", "default", "everything"]
-                    .iter()
-                    .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
-            })
-    };
-    let sections: Vec<&str> = SECTIONS.into_iter().filter(|section| wanted(section)).collect();
-    let mut text = String::new();
-    for section in sections {
-        if !text.is_empty() {
-            text.push_str("\r\n");
-        }
-        for line in section_lines(call, section)? {
-            text.push_str(&line);
-            text.push_str("\r\n");
-        }
-    }
-    call.reply.verbatim(text.as_bytes());
-    Ok(())
-}
-
-fn section_lines(call: &mut Call<'_, '_>, section: &str) -> Result<Vec<String>, CommandError> {
-    let mut lines = Vec::new();
-    let world = &*call.world;
-    let uptime = world.instant.saturating_duration_since(world.started).as_secs();
-    match section {
-        "server" => {
-            lines.push("# Server".into());
-            lines.push(format!("redis_version:{REDIS_VERSION}"));
-            lines.push(format!("lattis_version:{}", env!("CARGO_PKG_VERSION")));
-            lines.push("redis_mode:standalone".into());
-            lines.push(format!("os:{} {}", std::env::consts::OS, std::env::consts::ARCH));
-            lines.push(format!("arch_bits:{}", usize::BITS));
-            lines.push("multiplexing_api:epoll".into());
-            lines.push(format!("process_id:{}", std::process::id()));
-            lines.push(format!("run_id:{}", world.run_id));
-            lines.push(format!("tcp_port:{}", world.config.port));
-            lines.push(format!("server_time_usec:{}", unix_micros()));
-            lines.push(format!("uptime_in_seconds:{uptime}"));
-            lines.push(format!("uptime_in_days:{}", uptime / 86_400));
-            lines.push("hz:10".into());
-            lines.push("configured_hz:10".into());
-            lines.push(format!("node_name:{}", world.config.node_name));
-            lines.push(format!("node_id:{}", world.facts.origin.node));
-            lines.push(format!("incarnation:{}", world.facts.origin.incarnation));
-        }
-        "clients" => {
-            let clients = world.clients.iter().flatten();
-            let largest = |f: fn(&crate::world::Client) -> usize| clients.clone().map(f).max();
-            lines.push("# Clients".into());
-            lines.push(format!("connected_clients:{}", clients.clone().count()));
-            lines.push("cluster_connections:0".into());
-            lines.push(format!("maxclients:{}", world.config.maxclients));
-            let input = largest(|c| c.input).unwrap_or(0);
-            lines.push(format!("client_recent_max_input_buffer:{input}"));
-            let output = largest(|c| c.output).unwrap_or(0);
-            lines.push(format!("client_recent_max_output_buffer:{output}"));
-            lines.push(format!("blocked_clients:{}", world.blocked_clients));
-            lines.push("tracking_clients:0".into());
-            lines.push("clients_in_timeout_table:0".into());
-        }
-        "memory" => {
-            let resident = resident_bytes();
-            lines.push("# Memory".into());
-            lines.push(format!("used_memory:{resident}"));
-            lines.push(format!("used_memory_human:{}", human(resident)));
-            lines.push(format!("used_memory_rss:{resident}"));
-            lines.push(format!("used_memory_rss_human:{}", human(resident)));
-            lines.push("maxmemory:0".into());
-            lines.push("maxmemory_human:0B".into());
-            lines.push("maxmemory_policy:noeviction".into());
-        }
-        "persistence" => {
-            let status = if world.refuse_writes.is_none() { "ok" } else { "err" };
-            lines.push("# Persistence".into());
-            lines.push("loading:0".into());
-            lines.push("async_loading:0".into());
-            lines.push("rdb_bgsave_in_progress:0".into());
-            lines.push("rdb_last_bgsave_status:ok".into());
-            lines.push("aof_enabled:1".into());
-            lines.push("aof_rewrite_in_progress:0".into());
-            lines.push(format!("aof_last_write_status:{status}"));
-        }
-        "stats" => {
-            lines.push("# Stats".into());
-            for record in &COUNTERS {
-                lines.push(format!("{}:{}", record.name, world.stats.get(record.counter)));
-            }
-            lines.push("evicted_keys:0".into());
-            lines.push("pubsub_channels:0".into());
-            lines.push("pubsub_patterns:0".into());
-        }
-        "replication" => {
-            lines.push("# Replication".into());
-            lines.push("role:master".into());
-            lines.push("connected_slaves:0".into());
-            lines.push("master_failover_state:no-failover".into());
-            lines.push(format!("master_replid:{}", world.run_id));
-            lines.push(format!("master_repl_offset:{}", world.facts.position));
-            lines.push(format!("digest:{:032x}", world.facts.digest));
-        }
-        "cpu" => {
-            let (user, system) = cpu_seconds();
-            lines.push("# CPU".into());
-            lines.push(format!("used_cpu_sys:{system:.6}"));
-            lines.push(format!("used_cpu_user:{user:.6}"));
-            lines.push("used_cpu_sys_children:0.000000".into());
-            lines.push("used_cpu_user_children:0.000000".into());
-        }
-        _ => {
-            lines.push("# Keyspace".into());
-            for db in 0..call.world.config.databases {
-                let keys = call.txn.db_size(db).on(b"")?;
-                if keys > 0 {
-                    lines.push(format!("db{db}:keys={keys},expires=0,avg_ttl=0"));
-                }
-            }
-        }
-    }
-    Ok(lines)
-}
-
-fn unix_micros() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
-}
-
-/// Memory of the process as the kernel counts it, 0 where it does not say.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
-}
-
-/// User and system time of the process in seconds, 0 where the kernel does not say.
-fn cpu_seconds() -> (f64, f64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
-    let mut ticks = || fields.next().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
-    (ticks(), ticks())
-}
-
-/// A size as Redis shows it to people.
-fn human(bytes: u64) -> String {
-    let units = [(1u64 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
-    match units.into_iter().find(|(size, _)| bytes >= *size) {
-        Some((size, unit)) => format!("{:.2}{unit}", bytes as f64 / size as f64),
-        None => format!("{bytes}B"),
-    }
-}
 
 // ---- CONFIG
 
@@ -232,7 +73,7 @@ fn config_set(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn config_resetstat(call: &mut Call<'_, '_>) -> CommandResult {
-    call.world.stats.reset();
+    call.world.stats.reset(call.txn.engine().expired_keys());
     call.reply.ok();
     Ok(())
 }
@@ -523,7 +364,7 @@ fn command_help(call: &mut Call<'_, '_>) -> CommandResult {
 // ---- the rest
 
 fn time(call: &mut Call<'_, '_>) -> CommandResult {
-    let now = unix_micros();
+    let now = info::unix_micros();
     call.reply.array(2);
     call.reply.display(&(now / 1_000_000));
     call.reply.display(&(now % 1_000_000));
@@ -624,7 +465,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "1.0.0",
         complexity: "O(1)",
         example: "INFO",
-        run: info,
+        run: info::info,
         ..Command::BASE
     },
     Command {
@@ -894,14 +735,3 @@ pub(super) const COMMANDS: &[Command] = &[
         ..Command::BASE
     },
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        assert_eq!(human(12), "12B");
-        assert_eq!(human(2_027_536), "1.93M");
-    }
-}

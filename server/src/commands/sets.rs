@@ -32,8 +32,8 @@ pub(super) fn srem(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn smembers(call: &mut Call<'_, '_>) -> CommandResult {
     let (db, key) = (call.session.db, call.args.at(1));
+    call.look(key)?;
     let guess = usize::try_from(call.txn.set_len(db, key).on(key)?).unwrap_or(0);
-    call.hit(guess > 0);
     let opened = call.reply.open(Shape::Set, guess);
     let mut len = 0;
     let reply = &mut call.reply;
@@ -49,6 +49,7 @@ fn smembers(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn sismember(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let found = call.txn.set_contains(call.session.db, key, call.args.at(2)).on(key)?;
     call.reply.integer(i64::from(found));
     Ok(())
@@ -56,6 +57,7 @@ fn sismember(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn smismember(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     call.reply.array(call.args.len() - 2);
     for member in call.args.from(2) {
         let found = call.txn.set_contains(call.session.db, key, member).on(key)?;
@@ -66,8 +68,8 @@ fn smismember(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn scard(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let len = call.txn.set_len(call.session.db, key).on(key)?;
-    call.hit(len > 0);
     call.reply.count(len);
     Ok(())
 }
@@ -95,6 +97,7 @@ fn sinter(call: &mut Call<'_, '_>) -> CommandResult {
     // Every key's type is checked, also behind an empty one.
     let mut smallest: Option<(u64, &[u8])> = None;
     for key in call.args.from(1) {
+        call.look(key)?;
         let len = call.txn.set_len(db, key).on(key)?;
         if smallest.is_none_or(|(least, _)| len < least) {
             smallest = Some((len, key));
@@ -118,6 +121,7 @@ fn sinter(call: &mut Call<'_, '_>) -> CommandResult {
 fn sunion(call: &mut Call<'_, '_>) -> CommandResult {
     let mut union = BTreeSet::new();
     for key in call.args.from(1) {
+        call.look(key)?;
         union.extend(members(call, key)?);
     }
     answer(call, union.into_iter());
@@ -126,7 +130,8 @@ fn sunion(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn sdiff(call: &mut Call<'_, '_>) -> CommandResult {
     let db = call.session.db;
-    for key in call.args.from(2) {
+    for key in call.args.from(1) {
+        call.look(key)?;
         call.txn.set_len(db, key).on(key)?;
     }
     let mut rest = Vec::new();

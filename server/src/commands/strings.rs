@@ -9,10 +9,10 @@ use crate::stats::Counter;
 
 fn get(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
-    let value = call.txn.view(call.session.db, key).on(key)?;
-    let found = value.is_some();
-    call.reply.bulk_or_null(value.as_deref());
-    call.hit(found);
+    let value = call.txn.view(call.session.db, key);
+    let counter = hit_or_miss(!matches!(value, Ok(None)));
+    call.world.stats.add(counter, 1);
+    call.reply.bulk_or_null(value.on(key)?.as_deref());
     Ok(())
 }
 
@@ -134,13 +134,14 @@ fn setnx(call: &mut Call<'_, '_>) -> CommandResult {
 fn mget(call: &mut Call<'_, '_>) -> CommandResult {
     call.reply.array(call.args.len() - 1);
     for key in call.args.from(1) {
-        let value = match call.txn.view(call.session.db, key) {
+        let value = call.txn.view(call.session.db, key);
+        let counter = hit_or_miss(!matches!(value, Ok(None)));
+        call.world.stats.add(counter, 1);
+        let value = match value {
             Err(OpError::WrongType) => None,
             result => result.on(key)?,
         };
-        let found = value.is_some();
         call.reply.bulk_or_null(value.as_deref());
-        call.hit(found);
     }
     Ok(())
 }
@@ -199,16 +200,22 @@ fn append(call: &mut Call<'_, '_>) -> CommandResult {
 
 fn strlen(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
+    call.look(key)?;
     let len = call.txn.view(call.session.db, key).on(key)?.map(|value| value.len() as u64);
-    call.hit(len.is_some());
     call.reply.count(len.unwrap_or(0));
     Ok(())
 }
 
+fn hit_or_miss(found: bool) -> Counter {
+    if found { Counter::Hits } else { Counter::Misses }
+}
+
 impl Call<'_, '_> {
-    /// Counts a read of a key.
-    pub(super) fn hit(&mut self, found: bool) {
-        self.world.stats.add(if found { Counter::Hits } else { Counter::Misses }, 1);
+    /// Counts a read of a key, whatever type it has; whether it is there.
+    pub(super) fn look(&mut self, key: &[u8]) -> Result<bool, CommandError> {
+        let found = self.txn.kind(self.session.db, key).on(key)?.is_some();
+        self.world.stats.add(hit_or_miss(found), 1);
+        Ok(found)
     }
 }
 

@@ -4,6 +4,7 @@
 //! not at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
+use crate::stats::Counter;
 
 fn multi(call: &mut Call<'_, '_>) -> CommandResult {
     if call.session.multi.is_some() {
@@ -47,6 +48,7 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
     }
     call.reply.array(queue.len());
     for (command, args) in queue.iter() {
+        call.world.stats.add(Counter::Commands, 1);
         let savepoint = call.txn.savepoint();
         let mut reply = call.reply.reborrow();
         reply.set_resp3(call.session.resp3);
@@ -62,6 +64,7 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
             call.txn.rollback(savepoint);
             call.reply.truncate(mark);
             call.reply.error(error.line());
+            call.world.stats.error(error.line());
         }
     }
     call.session.executed = Some(queue);

@@ -176,6 +176,12 @@ impl Conn {
         self.out.len() - self.sent
     }
 
+    /// Bytes that the connection holds for requests and replies.
+    pub fn memory(&self) -> usize {
+        let queue = self.session.multi.as_ref().map_or(0, Queue::size);
+        self.input.data.capacity() + self.out.capacity() + queue
+    }
+
     /// Sends as much as the socket takes; the number of bytes.
     pub fn flush(&mut self) -> usize {
         let before = self.sent;

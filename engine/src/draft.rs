@@ -60,6 +60,8 @@ enum Which {
 pub(crate) struct Point {
     touches: usize,
     further: usize,
+    /// Bytes of the open commit then.
+    bytes: usize,
 }
 
 /// A row of the open commit: its number and its touch.
@@ -175,12 +177,22 @@ impl Draft {
 
     /// A point to go back to.
     pub(crate) fn point(&self) -> Point {
-        Point { touches: self.touches.len(), further: self.further.len() }
+        Point { touches: self.touches.len(), further: self.further.len(), bytes: self.bytes }
     }
 
     /// Whether anything was changed since.
     pub(crate) fn changed_since(&self, point: Point) -> bool {
         self.touches.len() > point.touches || self.further.len() > point.further
+    }
+
+    /// Bytes of names and payloads since then, in the commit that was open.
+    pub(crate) fn bytes_since(&self, point: Point) -> usize {
+        self.bytes.saturating_sub(point.bytes)
+    }
+
+    /// Bytes of names and payloads of the open commit.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// There is no going back to points after this one: what touched rows were in between is forgotten.
@@ -216,12 +228,13 @@ impl Draft {
             }
         }
         self.open = self.open.min(self.touches.len());
+        self.bytes = to.bytes;
         Ok(())
     }
 
     /// Goes back to before the tick.
     pub(crate) fn undo_all<S: Store>(&mut self, space: &mut Space<S>) -> Result<(), StoreError> {
-        self.undo(Point { touches: 0, further: 0 }, space)
+        self.undo(Point { touches: 0, further: 0, bytes: 0 }, space)
     }
 
     /// Closes the open commit: one effect per touch. `None` if nothing has changed; then its dots have not

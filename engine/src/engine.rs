@@ -29,6 +29,10 @@ const BYTES_PER_ROW: usize = 512;
 /// Bytes of log that gather before the rows are written, at most: what a start may have to apply, twice.
 const GENERATION_LOG: u64 = 64 << 20;
 
+/// Bytes that one transaction may write at most. A tick ends with the transaction that fills it, and its row
+/// in the log has to stay below what a store takes for a value: 4 GiB.
+pub const MAX_BYTES: usize = 1 << 30;
+
 /// What can be tuned.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -38,6 +42,8 @@ pub struct EngineConfig {
     pub log_max_bytes: u64,
     /// Effects of one transaction at most; what has more is refused.
     pub max_effects: usize,
+    /// Bytes of names and values that one transaction may write at most; what has more is refused.
+    pub max_bytes: usize,
     /// Faults to show, for the simulator.
     #[cfg(feature = "planted")]
     pub planted: crate::planted::Planted,
@@ -49,6 +55,7 @@ impl Default for EngineConfig {
             cache_bytes: 256 << 20,
             log_max_bytes: 256 << 20,
             max_effects: MAX_EFFECTS,
+            max_bytes: MAX_BYTES,
             #[cfg(feature = "planted")]
             planted: crate::planted::Planted::None,
         }

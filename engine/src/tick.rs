@@ -53,7 +53,7 @@ impl<S: Store> Engine<S> {
         // Deadlines are judged by the later of wall clock and stamps: what was written after a deadline
         // was seen to pass cannot find it not passed.
         self.space.set_now(Hlc::at(now).max(self.clock.last()));
-        Tick { engine: self, now, mark: Some(mark), entries: Vec::new(), failed: None }
+        Tick { engine: self, now, mark: Some(mark), entries: Vec::new(), bytes: 0, failed: None }
     }
 }
 
@@ -70,6 +70,8 @@ pub struct Tick<'e, S: Store> {
     now: Millis,
     mark: Option<Mark>,
     entries: Vec<LogEntry>,
+    /// Bytes of their bodies.
+    bytes: usize,
     /// A store that failed in the middle: rows may be half changed, so the tick cannot be sealed.
     failed: Option<StoreError>,
 }
@@ -87,12 +89,18 @@ impl<S: Store> Tick<'_, S> {
         Txn::new(self.engine, &mut self.failed)
     }
 
+    /// Bytes that the tick will write to the log, roughly. Its owner begins no more once they are many.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.engine.draft.bytes()
+    }
+
     /// Closes the commit that the transactions so far have made.
     fn close(&mut self) {
         let Engine { draft, space, vector, clock, .. } = &mut *self.engine;
         let Some(commit) = draft.close(space) else { return };
         clock.observe(draft.hlc());
         vector.advance(commit.origin, commit.last);
+        self.bytes += commit.body.len();
         #[cfg(feature = "planted")]
         for half in self.engine.config.planted.split(commit) {
             self.entries.push(LogEntry::Commit(half));
@@ -119,6 +127,7 @@ impl<S: Store> Tick<'_, S> {
         let commit = Commit::decode(encoded)?;
         commit.validate()?;
         self.apply_commit(commit)?;
+        self.bytes += encoded.body.len();
         self.entries.push(LogEntry::Commit(encoded.clone()));
         Ok(true)
     }

@@ -54,6 +54,9 @@ pub enum OpError {
     /// One transaction has more effects than that.
     #[error("more than {0} changes in one transaction")]
     TooLarge(usize),
+    /// One transaction writes more than that.
+    #[error("more than {0} bytes of changes in one transaction")]
+    TooManyBytes(usize),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -205,6 +208,7 @@ impl<'t, S: Store> Txn<'t, S> {
 
     fn replace(&mut self, row: RowKey, spot: Spot, new: Row, payload: usize) -> OpResult<()> {
         self.check_room()?;
+        self.check_bytes(row.key.len() + row.subkey.len() + payload)?;
         let replaced = self.engine.space.replace(&row, spot, new);
         let old = self.guard(replaced)?;
         self.engine.draft.touch(row, spot, old, payload);
@@ -215,6 +219,13 @@ impl<'t, S: Store> Txn<'t, S> {
     fn check_room(&self) -> OpResult<()> {
         let most = self.engine.config.max_effects;
         if self.engine.draft.effects() < most { Ok(()) } else { Err(OpError::TooLarge(most)) }
+    }
+
+    /// Whether the transaction may write so many bytes more.
+    fn check_bytes(&self, more: usize) -> OpResult<()> {
+        let most = self.engine.config.max_bytes;
+        let fits = self.engine.draft.bytes_since(self.begin).saturating_add(more) <= most;
+        if fits { Ok(()) } else { Err(OpError::TooManyBytes(most)) }
     }
 
     /// Supersedes what is in a row, if there is anything.

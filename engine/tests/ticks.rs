@@ -176,6 +176,48 @@ fn a_transaction_that_no_peer_would_take_is_refused() {
     engine.verify().unwrap();
 }
 
+/// Bytes count as effects do; what was undone does not, nor what was there before.
+#[test]
+fn a_transaction_that_writes_too_much_is_refused() {
+    let limit = 10_000;
+    let mut engine = open_with(1, EngineConfig { max_bytes: limit, ..EngineConfig::default() });
+    let value = |len: usize| Bytes::from(vec![b'v'; len]);
+    let mut tick = engine.tick(NOW);
+    assert_eq!(tick.bytes(), 0);
+    for key in [b"a", b"b", b"c"] {
+        let mut txn = tick.txn();
+        txn.set(0, key, value(9_000), Ttl::Clear).unwrap();
+        txn.commit();
+    }
+    assert!((27_000..28_000).contains(&tick.bytes()), "{}", tick.bytes());
+    let mut txn = tick.txn();
+    let refused = OpError::TooManyBytes(limit);
+    assert_eq!(txn.set(0, b"d", value(10_001), Ttl::Clear), Err(refused.clone()));
+    for _ in 0..5 {
+        let savepoint = txn.savepoint();
+        assert_eq!(txn.append(0, b"e", &value(9_000)), Ok(9_000));
+        txn.rollback(savepoint);
+    }
+    txn.set(0, b"d", value(4_000), Ttl::Clear).unwrap();
+    txn.set(0, b"f", value(4_000), Ttl::Clear).unwrap();
+    assert_eq!(
+        txn.append(0, b"a", &value(2_000)),
+        Err(refused.clone()),
+        "11,000 bytes as one value"
+    );
+    let field = (Bytes::from_static(b"field"), value(4_000));
+    assert_eq!(txn.hash_set(0, b"h", &[field]), Err(refused));
+    drop(txn);
+    let mut txn = tick.txn();
+    assert_eq!(
+        (txn.get(0, b"d"), txn.get(0, b"f"), txn.hash_len(0, b"h")),
+        (Ok(None), Ok(None), Ok(0))
+    );
+    drop(txn);
+    tick.seal(true).unwrap().unwrap();
+    engine.verify().unwrap();
+}
+
 #[test]
 fn savepoints_end_with_their_transaction() {
     let mut engine = open(1);

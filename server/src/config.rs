@@ -43,6 +43,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Size of the log beyond which it is trimmed.
     pub log_max_bytes: u64,
+    /// Most bytes that one transaction may write.
+    pub transaction_max_bytes: usize,
     /// The node's name among its peers.
     pub node_name: String,
     /// Port for peers; 0 for port + 10000.
@@ -213,6 +215,15 @@ pub static OPTIONS: &[ConfigOption] = &[
         "size of the log of commits beyond which its beginning is trimmed",
         |c, t| memory(t, 0, i64::MAX as u64).map(|n| c.log_max_bytes = n),
         |c| c.log_max_bytes.to_string()
+    ),
+    option!(
+        "transaction-max-bytes",
+        "1gb",
+        false,
+        "most bytes of names and values that one command or transaction may write",
+        |c, t| memory(t, MB, lattis_engine::MAX_BYTES as u64)
+            .map(|n| c.transaction_max_bytes = n as usize),
+        |c| c.transaction_max_bytes.to_string()
     ),
     option!(
         "node-name",

@@ -38,6 +38,7 @@ pub fn open(
     let settings = EngineConfig {
         cache_bytes: config.cache_bytes,
         log_max_bytes: config.log_max_bytes,
+        max_bytes: config.transaction_max_bytes,
         ..EngineConfig::default()
     };
     Engine::open(store, settings, fresh, now).map_err(|error| match error {

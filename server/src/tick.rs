@@ -47,7 +47,8 @@ pub const CRON: Duration = Duration::from_millis(100);
 const COMMANDS_PER_CLIENT: usize = 1024;
 /// Commands of all connections in one tick.
 const COMMANDS_PER_TICK: usize = 8192;
-/// Bytes of requests executed, and of replies produced, in one tick.
+/// Bytes of requests executed and of replies produced in one tick, and of what it writes to the log. The
+/// command that passes it is the last one.
 const BYTES_PER_TICK: usize = 8 << 20;
 /// Connections accepted in one tick.
 const ACCEPTS_PER_TICK: usize = 1000;
@@ -110,13 +111,16 @@ struct Shell {
 #[derive(Default)]
 struct Work {
     commands: usize,
+    /// Of requests and replies.
     bytes: usize,
+    /// Of what the tick will write to the log: small requests may make much of it.
+    written: usize,
     wrote: bool,
 }
 
 impl Work {
     fn is_full(&self) -> bool {
-        self.commands >= COMMANDS_PER_TICK || self.bytes >= BYTES_PER_TICK
+        self.commands >= COMMANDS_PER_TICK || self.bytes.max(self.written) >= BYTES_PER_TICK
     }
 }
 
@@ -613,6 +617,10 @@ impl Shell {
                 commands += 1;
                 self.work.commands += 1;
                 self.work.bytes += len + reply.len();
+                if let Effect::Exec(queue) = &effect {
+                    self.work.bytes += queue.size();
+                }
+                self.work.written = tick.bytes();
                 conn.done.push(Done { reply, request: start, db, resp3, effect });
                 let limit = self.world.config.output_buffer_limit;
                 if limit > 0 && conn.unsent() > limit {
@@ -838,8 +846,9 @@ impl Shell {
         }
         self.applied.push(ticket);
         for commit in commits {
-            self.work.bytes += commit.body.len();
-            match tick.apply(commit) {
+            let applied = tick.apply(commit);
+            self.work.written = tick.bytes();
+            match applied {
                 Ok(applied) => self.world.stats.add(Counter::RemoteCommits, u64::from(applied)),
                 Err(why) => return self.refuse_ticket(ticket, why.to_string()),
             }

@@ -350,6 +350,65 @@ fn large_values_come_back() {
     assert_eq!(client.words("GET large").text(), Some(value));
 }
 
+/// What is more than one commit may be is refused whole, with a reason, and others go on.
+#[test]
+fn a_transaction_that_is_too_large_changes_nothing() {
+    let mut config = NodeConfig::new("huge");
+    config.more = words(&["--transaction-max-bytes", "1mb"]);
+    let mut server = Server::lattis(&config);
+    let mut client = server.client();
+    let value = filler(1, 600_000);
+    assert!(client.call(&["SET", "first", &value]).is_ok());
+    let why = "more than 1048576 bytes of changes in one transaction";
+    let reply = client.call(&["MSET", "a", &value, "b", &value]);
+    assert_eq!(reply.error(), Some(&*format!("ERR {why}")));
+    for round in 0..2 {
+        assert!(client.words("WATCH first").is_ok());
+        assert!(client.words("MULTI").is_ok());
+        client.words("INCR n");
+        client.call(&["SET", "a", &value]);
+        // A small request that writes much.
+        client.words("APPEND first !");
+        let reply = client.words("EXEC");
+        let text = format!("EXECABORT Transaction discarded because of: {why}");
+        assert_eq!(reply.error(), Some(&*text), "round {round}");
+        assert_eq!(client.words("EXISTS n a b").int(), Some(0));
+        assert_eq!(client.words("STRLEN first").int(), Some(600_000));
+    }
+    // One after the other they are no transaction, also in one tick.
+    let sets: Vec<_> = (0..40).map(|at| words(&["SET", &format!("s{at}"), &value])).collect();
+    assert!(pipeline(&mut client, &sets).iter().all(Value::is_ok));
+    server.kill();
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(client.words("DBSIZE").int(), Some(41));
+    assert_eq!(client.words("EXISTS n a b").int(), Some(0));
+}
+
+/// A row of the log has what one tick writes: small requests that write much end the tick as large ones do,
+/// and so does a queue.
+#[test]
+fn a_tick_does_not_write_without_bound() {
+    let server = Server::lattis(&NodeConfig::new("ticks"));
+    let mut client = server.client();
+    let value = filler(1, 4 << 20);
+    let sets: Vec<_> = (0..8).map(|at| words(&["SET", &format!("k{at}"), &value])).collect();
+    assert!(pipeline(&mut client, &sets).iter().all(Value::is_ok));
+    let ticks = |client: &mut Client| -> i64 {
+        let info = client.words("INFO stats").text().unwrap_or_default();
+        let line = info.lines().find_map(|line| line.strip_prefix("lattis_ticks:"));
+        line.and_then(|count| count.parse().ok()).expect("lattis_ticks")
+    };
+    let before = ticks(&mut client);
+    // Each of these writes four megabytes, and a tick takes eight.
+    let appends: Vec<_> = (0..8).map(|at| words(&["APPEND", &format!("k{at}"), "!"])).collect();
+    for reply in pipeline(&mut client, &appends) {
+        assert_eq!(reply.int(), Some((4 << 20) + 1));
+    }
+    let after = ticks(&mut client);
+    assert!(after - before >= 4, "{} ticks", after - before);
+}
+
 /// A thousand idle connections, and the commands of another one are as fast as ever.
 #[test]
 fn idle_connections_cost_nothing() {

@@ -15,6 +15,8 @@ pub enum CommandError {
     Fixed(&'static str),
     /// A text with something of the request in it.
     Text(Vec<u8>),
+    /// The transaction would be larger than one may be: none of it can be.
+    TooLarge(Vec<u8>),
 }
 
 impl CommandError {
@@ -48,7 +50,7 @@ impl CommandError {
     pub fn line(&self) -> &[u8] {
         match self {
             CommandError::Fixed(text) => text.as_bytes(),
-            CommandError::Text(text) => text,
+            CommandError::Text(text) | CommandError::TooLarge(text) => text,
         }
     }
 }
@@ -79,7 +81,9 @@ fn refusal(error: &OpError, key: &[u8]) -> CommandError {
         }
         OpError::Busy => CommandError::Fixed("BUSYKEY Target key name already exists."),
         OpError::Binding(text) => CommandError::text(format!("ERR {text}")),
-        OpError::TooLarge(_) => CommandError::text(format!("ERR {error}")),
+        OpError::TooLarge(_) | OpError::TooManyBytes(_) => {
+            CommandError::TooLarge(format!("ERR {error}").into_bytes())
+        }
         OpError::Store(error) => store_refusal(error),
     }
 }

@@ -186,14 +186,15 @@ fn decrby(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn append(call: &mut Call<'_, '_>) -> CommandResult {
-    let key = call.args.at(1);
-    let len = call.txn.append(call.session.db, key, call.args.at(2)).on(key)?;
+    let (db, key, tail) = (call.session.db, call.args.at(1), call.args.at(2));
+    // Told before anything is copied.
+    let len = call.txn.view(db, key).on(key)?.map_or(0, |value| value.len()) + tail.len();
     if len as u64 > call.world.config.proto_max_bulk_len {
-        // A refused command is rolled back.
         return Err(CommandError::Fixed(
             "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
         ));
     }
+    call.txn.append(db, key, tail).on(key)?;
     call.reply.count(len as u64);
     Ok(())
 }

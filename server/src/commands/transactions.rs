@@ -1,7 +1,8 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
 //!
 //! A transaction is one [`Txn`](crate::data::Txn), hence part of one commit, which every node shows whole or
-//! not at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis.
+//! not at all. Each of its commands has a savepoint, so that one that fails undoes itself only, as in Redis;
+//! but what is larger than one commit may be is refused as a whole.
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 use crate::stats::Counter;
@@ -61,6 +62,9 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
             world: &mut *call.world,
         });
         if let Err(error) = result {
+            if matches!(error, CommandError::TooLarge(_)) {
+                return Err(CommandError::aborted(&error));
+            }
             call.txn.rollback(savepoint);
             call.reply.truncate(mark);
             call.reply.error(error.line());

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ use crate::commands::{self, Call, Command, CommandError, flag};
 use crate::config::AppendFsync;
 use crate::data::{Engine, Tick};
 use crate::net::conn::{Conn, Done, Effect, Pool};
+use crate::net::output::Output;
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
 use crate::port::{Answer, FromPeers, Inspect, Port, ToPeers};
@@ -637,7 +639,7 @@ impl Shell {
         &mut self,
         tick: &mut Tick<'_>,
         session: &mut Session,
-        out: &mut Vec<u8>,
+        out: &mut Output,
         args: Args<'_>,
     ) -> (Ran, Effect) {
         let done = (Ran::Yes, Effect::None);
@@ -701,14 +703,14 @@ impl Shell {
         (Ran::Yes, effect)
     }
 
-    fn refuse(&mut self, session: &mut Session, out: &mut Vec<u8>, error: &CommandError) {
+    fn refuse(&mut self, session: &mut Session, out: &mut Output, error: &CommandError) {
         self.world.stats.error(error.line());
         session.fail_transaction();
         Reply::new(out, session.resp3).error(error.line());
     }
 
     /// Refuses an EXEC that cannot be run: the transaction is over.
-    fn abort(&mut self, session: &mut Session, out: &mut Vec<u8>, error: &CommandError) {
+    fn abort(&mut self, session: &mut Session, out: &mut Output, error: &CommandError) {
         session.multi = None;
         self.world.watch.unwatch(session);
         self.refuse(session, out, &CommandError::aborted(error));
@@ -719,7 +721,7 @@ impl Shell {
         &mut self,
         tick: &mut Tick<'_>,
         session: &mut Session,
-        out: &mut Vec<u8>,
+        out: &mut Output,
         command: &'static Command,
         args: Args<'_>,
     ) {
@@ -758,16 +760,19 @@ impl Shell {
         let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
         let done = std::mem::take(&mut conn.done);
         if let Some(first) = done.first() {
-            let mut out = conn.out.get(..first.reply.start).unwrap_or_default().to_vec();
+            let start = first.reply.start;
+            let old = conn.out.split_off(start);
+            let mut out = std::mem::take(&mut conn.out);
             let (db, resp3) = (conn.session.db, conn.session.resp3);
             for done in &done {
                 (conn.session.db, conn.session.resp3) = (done.db, done.resp3);
-                self.redo_one(tick, &mut conn, done, &mut out, why);
+                let reply = done.reply.start - start..done.reply.end - start;
+                self.redo_one(tick, &mut conn, done, (&old, reply), &mut out, why);
             }
             (conn.session.db, conn.session.resp3) = (db, resp3);
-            let last = done.last().map_or(0, |done| done.reply.end);
             // Behind the last command there may be a protocol error.
-            out.extend_from_slice(conn.out.get(last..).unwrap_or_default());
+            let last = done.last().map_or(0, |done| done.reply.end - start);
+            out.copy(&old, last..old.len());
             conn.out = out;
         }
         if let Some(place) = self.conns.get_mut(slot) {
@@ -780,13 +785,14 @@ impl Shell {
         tick: &mut Tick<'_>,
         conn: &mut Conn,
         done: &Done,
-        out: &mut Vec<u8>,
+        (old, range): (&Output, Range<usize>),
+        out: &mut Output,
         why: &CommandError,
     ) {
         let mut reply = Reply::new(out, done.resp3);
         match &done.effect {
             Effect::None => {
-                reply.raw(conn.out.get(done.reply.clone()).unwrap_or_default());
+                reply.raw(old, range);
             }
             Effect::Write => reply.error(why.line()),
             Effect::Exec(queue) if queue.flags & flag::WRITE != 0 => {

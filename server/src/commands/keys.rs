@@ -7,6 +7,7 @@ use lattis_engine::crdt::Kind;
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 use crate::glob;
+use crate::net::output::Output;
 use crate::net::reply::Shape;
 
 /// What TYPE calls a kind.
@@ -230,7 +231,7 @@ fn scan(call: &mut Call<'_, '_>) -> CommandResult {
     let db = call.session.db;
     let mut last: Vec<u8> = Vec::new();
     let (mut seen, mut more) = (0, false);
-    let mut found: Vec<u8> = Vec::new();
+    let mut found = Output::default();
     let mut len = 0;
     {
         let mut items = crate::net::reply::Reply::new(&mut found, false);
@@ -257,7 +258,7 @@ fn scan(call: &mut Call<'_, '_>) -> CommandResult {
     call.reply.array(2);
     call.reply.display(&next);
     call.reply.array(len);
-    call.reply.raw(&found);
+    call.reply.raw(&found, 0..found.len());
     Ok(())
 }
 

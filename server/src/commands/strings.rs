@@ -1,19 +1,33 @@
 //! Strings and numbers.
 
-use crate::data::{OpError, Ttl};
+use crate::data::Ttl;
 use bytes::Bytes;
 use lattis_engine::causal::Millis;
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
+use crate::net::output::SHARED;
 use crate::stats::Counter;
+
+/// Answers with a string; a large one lies where it is until it is sent.
+fn answer(call: &mut Call<'_, '_>, key: &[u8]) -> CommandResult {
+    let db = call.session.db;
+    let value = call.txn.view(db, key);
+    let counter = hit_or_miss(!matches!(value, Ok(None)));
+    call.world.stats.add(counter, 1);
+    match value.on(key)? {
+        Some(value) if value.len() < SHARED => call.reply.bulk(&value),
+        Some(_) => {
+            let value = call.txn.get(db, key).on(key)?;
+            call.reply.shared_bulk(value.unwrap_or_default());
+        }
+        None => call.reply.null(),
+    }
+    Ok(())
+}
 
 fn get(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
-    let value = call.txn.view(call.session.db, key);
-    let counter = hit_or_miss(!matches!(value, Ok(None)));
-    call.world.stats.add(counter, 1);
-    call.reply.bulk_or_null(value.on(key)?.as_deref());
-    Ok(())
+    answer(call, key)
 }
 
 /// What SET was told besides key and value.
@@ -134,14 +148,10 @@ fn setnx(call: &mut Call<'_, '_>) -> CommandResult {
 fn mget(call: &mut Call<'_, '_>) -> CommandResult {
     call.reply.array(call.args.len() - 1);
     for key in call.args.from(1) {
-        let value = call.txn.view(call.session.db, key);
-        let counter = hit_or_miss(!matches!(value, Ok(None)));
-        call.world.stats.add(counter, 1);
-        let value = match value {
-            Err(OpError::WrongType) => None,
-            result => result.on(key)?,
-        };
-        call.reply.bulk_or_null(value.as_deref());
+        match answer(call, key) {
+            Err(error) if error == CommandError::WRONG_TYPE => call.reply.null(),
+            result => result?,
+        }
     }
     Ok(())
 }

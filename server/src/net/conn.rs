@@ -1,10 +1,11 @@
 //! One client's connection: socket, input, output, session.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::Range;
 
 use mio::net::TcpStream;
 
+use super::output::Output;
 use super::request::Scanner;
 use crate::session::{Queue, Session};
 
@@ -12,8 +13,6 @@ use crate::session::{Queue, Session};
 const INPUT: usize = 16 * 1024;
 /// Most bytes of one read.
 const MAX_READ: usize = 256 * 1024;
-/// Capacity of an output buffer that is kept once its replies are out.
-const KEPT_OUTPUT: usize = 64 * 1024;
 
 /// Bytes that were received: `data[start..filled]` is still to be executed.
 #[derive(Debug, Default)]
@@ -135,9 +134,7 @@ pub struct Conn {
     /// How far the next request is understood.
     pub scanner: Scanner,
     /// Replies.
-    pub out: Vec<u8>,
-    /// Bytes of `out` that are sent.
-    pub sent: usize,
+    pub out: Output,
     /// What this tick has executed.
     pub done: Vec<Done>,
     /// The socket may have something to read.
@@ -160,8 +157,7 @@ impl Conn {
             session,
             input: Input::default(),
             scanner: Scanner::new(),
-            out: Vec::new(),
-            sent: 0,
+            out: Output::default(),
             done: Vec::new(),
             readable: false,
             half_closed: false,
@@ -173,25 +169,25 @@ impl Conn {
 
     /// Bytes of replies that are not sent.
     pub fn unsent(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.unsent()
     }
 
     /// Bytes that the connection holds for requests and replies.
     pub fn memory(&self) -> usize {
         let queue = self.session.multi.as_ref().map_or(0, Queue::size);
-        self.input.data.capacity() + self.out.capacity() + queue
+        self.input.data.capacity() + self.out.memory() + queue
     }
 
     /// Sends as much as the socket takes; the number of bytes.
     pub fn flush(&mut self) -> usize {
-        let before = self.sent;
-        while self.sent < self.out.len() {
-            match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {
+        let mut written = 0;
+        while self.out.unsent() > 0 {
+            match self.out.send(&mut self.stream) {
                 Ok(0) => {
                     self.dead = true;
                     break;
                 }
-                Ok(len) => self.sent += len,
+                Ok(len) => written += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
@@ -199,17 +195,6 @@ impl Conn {
                     break;
                 }
             }
-        }
-        let written = self.sent - before;
-        if self.sent == self.out.len() {
-            self.sent = 0;
-            self.out.clear();
-            if self.out.capacity() > KEPT_OUTPUT {
-                self.out = Vec::new();
-            }
-        } else if self.sent > KEPT_OUTPUT && self.sent > self.out.len() / 2 {
-            self.out.drain(..self.sent);
-            self.sent = 0;
         }
         written
     }

@@ -1,10 +1,14 @@
-//! The reply sink: writes RESP2 or RESP3 straight into a connection's output buffer.
+//! The reply sink: writes RESP2 or RESP3 straight into a connection's output.
 //!
 //! Commands say what they answer (a map, a set, a double) and the sink knows how each protocol version
-//! writes it. Nothing is allocated but the room in the buffer.
+//! writes it. Nothing is allocated but the room in the output.
 
 use std::fmt;
 use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::output::{Output, SHARED};
 
 /// Room for the digits of any integer of 64 bits and its sign.
 const DIGITS: usize = 20;
@@ -12,13 +16,13 @@ const DIGITS: usize = 20;
 /// Writes the replies of one command.
 #[derive(Debug)]
 pub struct Reply<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Output,
     resp3: bool,
 }
 
 impl<'a> Reply<'a> {
     /// A sink that appends to `out`.
-    pub fn new(out: &'a mut Vec<u8>, resp3: bool) -> Reply<'a> {
+    pub fn new(out: &'a mut Output, resp3: bool) -> Reply<'a> {
         Reply { out, resp3 }
     }
 
@@ -54,15 +58,20 @@ impl<'a> Reply<'a> {
 
     /// `+text`. The text is ours: it has no line ends.
     pub fn simple(&mut self, text: &str) {
-        self.out.push(b'+');
+        self.out.extend_from_slice(b"+");
         self.out.extend_from_slice(text.as_bytes());
         self.end();
     }
 
     /// `-text`, the text beginning with its code. Line ends become spaces, as in Redis.
     pub fn error(&mut self, text: &[u8]) {
-        self.out.push(b'-');
-        self.out.extend(text.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
+        self.out.extend_from_slice(b"-");
+        let mut lines = text.split(|byte| matches!(byte, b'\r' | b'\n'));
+        self.out.extend_from_slice(lines.next().unwrap_or_default());
+        for line in lines {
+            self.out.extend_from_slice(b" ");
+            self.out.extend_from_slice(line);
+        }
         self.end();
     }
 
@@ -81,6 +90,16 @@ impl<'a> Reply<'a> {
         self.out.reserve(bytes.len() + DIGITS + 5);
         self.head(b'$', bytes.len());
         self.out.extend_from_slice(bytes);
+        self.end();
+    }
+
+    /// A string of bytes that the engine holds: a large one is not copied.
+    pub fn shared_bulk(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARED {
+            return self.bulk(&bytes);
+        }
+        self.head(b'$', bytes.len());
+        self.out.share(bytes);
         self.end();
     }
 
@@ -114,12 +133,14 @@ impl<'a> Reply<'a> {
 
     /// The head of a map of `len` pairs; an array of twice as many in RESP2.
     pub fn map(&mut self, len: usize) {
-        if self.resp3 { self.head(b'%', len) } else { self.head(b'*', len * 2) }
+        let (marker, len) = self.of_shape(Shape::Map, len);
+        self.line(marker, len);
     }
 
     /// The head of a set of `len` replies; an array in RESP2.
     pub fn set(&mut self, len: usize) {
-        self.head(if self.resp3 { b'~' } else { b'*' }, len);
+        let (marker, len) = self.of_shape(Shape::Set, len);
+        self.line(marker, len);
     }
 
     /// The head of a push message of `len` replies; an array in RESP2.
@@ -137,7 +158,7 @@ impl<'a> Reply<'a> {
             value.to_string()
         };
         if self.resp3 {
-            self.out.push(b',');
+            self.out.extend_from_slice(b",");
             self.out.extend_from_slice(text.as_bytes());
             self.end();
         } else {
@@ -170,32 +191,36 @@ impl<'a> Reply<'a> {
     /// [`finish`](Reply::finish) corrects the head if there were others.
     pub fn open(&mut self, shape: Shape, guess: usize) -> Opened {
         let mark = self.out.len();
-        self.shape(shape, guess);
+        let (marker, len) = self.of_shape(shape, guess);
+        self.line(marker, len);
         Opened { shape, guess, head: mark..self.out.len() }
     }
 
-    /// Ends what [`open`](Reply::open) has begun. Costs nothing if the guess was right, else the items are
-    /// moved once by a few bytes.
+    /// Ends what [`open`](Reply::open) has begun. Costs nothing if the guess was right, else some of the
+    /// items are moved once by a few bytes.
     pub fn finish(&mut self, opened: Opened, len: usize) {
         if len == opened.guess {
             return;
         }
-        let mut head = Vec::new();
-        Reply::new(&mut head, self.resp3).shape(opened.shape, len);
-        self.out.splice(opened.head, head);
+        let (marker, len) = self.of_shape(opened.shape, len);
+        let mut room = [0; LINE];
+        self.out.replace(opened.head, line(marker, len, &mut room));
     }
 
-    fn shape(&mut self, shape: Shape, len: usize) {
-        match shape {
-            Shape::Array => self.array(len),
-            Shape::Set => self.set(len),
-            Shape::Map => self.map(len),
-        }
+    /// Marker and length of the head of a shape.
+    fn of_shape(&self, shape: Shape, len: usize) -> (u8, i64) {
+        let (marker, len) = match (shape, self.resp3) {
+            (Shape::Map, true) => (b'%', len),
+            (Shape::Map, false) => (b'*', len * 2),
+            (Shape::Set, true) => (b'~', len),
+            (Shape::Array | Shape::Set, _) => (b'*', len),
+        };
+        (marker, i64::try_from(len).unwrap_or(i64::MAX))
     }
 
-    /// Bytes that are already encoded.
-    pub fn raw(&mut self, encoded: &[u8]) {
-        self.out.extend_from_slice(encoded);
+    /// What is already encoded.
+    pub fn raw(&mut self, encoded: &Output, range: Range<usize>) {
+        self.out.copy(encoded, range);
     }
 
     fn end(&mut self) {
@@ -207,11 +232,22 @@ impl<'a> Reply<'a> {
     }
 
     fn line(&mut self, marker: u8, value: i64) {
-        let mut digits = [0; DIGITS];
-        self.out.push(marker);
-        self.out.extend_from_slice(decimal(value, &mut digits));
-        self.end();
+        self.out.extend_from_slice(line(marker, value, &mut [0; LINE]));
     }
+}
+
+/// Room for a marker, a number and the end of the line.
+const LINE: usize = DIGITS + 3;
+
+/// `marker value`, in one piece.
+fn line(marker: u8, value: i64, room: &mut [u8; LINE]) -> &[u8] {
+    let mut digits = [0; DIGITS];
+    let digits = decimal(value, &mut digits);
+    let end = 1 + digits.len();
+    room[0] = marker;
+    room[1..end].copy_from_slice(digits);
+    room[end..end + 2].copy_from_slice(b"\r\n");
+    &room[..end + 2]
 }
 
 /// The shapes of replies with a length.
@@ -258,9 +294,13 @@ mod tests {
 
     fn both(write: impl Fn(&mut Reply<'_>)) -> (String, String) {
         let one = |resp3| {
-            let mut out = Vec::new();
+            let mut out = Output::default();
             write(&mut Reply::new(&mut out, resp3));
-            String::from_utf8(out).unwrap()
+            let mut bytes = Vec::new();
+            while !out.is_empty() {
+                out.send(&mut bytes).unwrap();
+            }
+            String::from_utf8(bytes).unwrap()
         };
         (one(false), one(true))
     }

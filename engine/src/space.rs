@@ -31,6 +31,9 @@ use crate::store::{Family, Run, Store, StoreError, keys};
 use stored::{Stored, merged, put_unwritten};
 pub(crate) use stored::{load_origins, parse_row};
 
+/// Bytes of room for keys and rows that are kept.
+const SCRATCH: usize = 64 << 10;
+
 type Outcome<T> = Result<T, StoreError>;
 
 /// A change of a row's own visibility: the member and +1 or -1.
@@ -563,8 +566,13 @@ impl<S: Store> Space<S> {
         keys::row(&mut bytes, key);
         let mut out = Writer::over(bytes);
         let live = row.canonical(&mut out);
-        self.scratch = out.into_vec();
-        if live { xxhash_rust::xxh3::xxh3_128(&self.scratch) } else { 0 }
+        let bytes = out.into_vec();
+        let hash = if live { xxhash_rust::xxh3::xxh3_128(&bytes) } else { 0 };
+        // The room for a large row is not kept.
+        if bytes.capacity() <= SCRATCH {
+            self.scratch = bytes;
+        }
+        hash
     }
 
     // ---- changed keys --------------------------------------------------------------------------------

@@ -320,7 +320,10 @@ impl<S: Store> Tick<'_, S> {
         let Engine { store, log, watermark, .. } = &mut *self.engine;
         let mut batch = store.batch();
         let row = log::encode_row(&entries);
+        let row_bytes = row.as_slice().len();
         batch.put(Family::Log, &keys::log(position), row.as_slice());
+        // The batch has it: of a large value there are enough copies.
+        drop(row);
         let floor = if joined { None } else { log.trim(&mut batch, *watermark) };
         store.write(batch, sync || joined)?;
         if joined {
@@ -330,7 +333,6 @@ impl<S: Store> Tick<'_, S> {
         if let Some(floor) = floor {
             log.trimmed(floor);
         }
-        let row_bytes = row.as_slice().len();
         let Engine { log, vector, behind, .. } = &mut *self.engine;
         log.appended(&entries, row_bytes, vector);
         *behind += row_bytes as u64;

@@ -26,7 +26,7 @@ use crate::commands::{self, Call, Command, CommandError, flag};
 use crate::config::AppendFsync;
 use crate::data::{Engine, Tick};
 use crate::net::conn::{Conn, Done, Effect, Pool};
-use crate::net::output::Output;
+use crate::net::output::{Output, SHARED};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
 use crate::port::{Answer, FromPeers, Inspect, Port, ToPeers};
@@ -560,7 +560,7 @@ impl Shell {
     }
 
     fn read(&mut self, conn: &mut Conn) {
-        match conn.input.read(&mut conn.stream, &mut self.pool) {
+        match conn.input.read(&mut conn.stream, conn.scanner.needed(), &mut self.pool) {
             Ok((0, _)) => conn.dead = true,
             Ok((len, full)) => {
                 // A short read has emptied the socket, unless its end is still to be seen.
@@ -606,7 +606,11 @@ impl Shell {
                     return true;
                 }
             };
-            let args = conn.scanner.args(request);
+            if len >= SHARED {
+                conn.input.hand_over(len);
+            }
+            let request = conn.input.bytes().get(start..).unwrap_or_default();
+            let args = conn.scanner.args(request).within(conn.input.whole());
             if !args.is_empty() {
                 let before = conn.out.len();
                 let (db, resp3) = (conn.session.db, conn.session.resp3);

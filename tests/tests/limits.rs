@@ -350,6 +350,46 @@ fn large_values_come_back() {
     assert_eq!(client.words("GET large").text(), Some(value));
 }
 
+/// Bytes of replies that wait for clients, as CLIENT LIST has them.
+fn waiting(client: &mut Client) -> usize {
+    let list = client.words("CLIENT LIST").text().unwrap_or_default();
+    let sizes = list.split_whitespace().filter_map(|word| word.strip_prefix("omem="));
+    sizes.filter_map(|size| size.parse::<usize>().ok()).sum()
+}
+
+/// Replies that nobody reads yet are sent from where the value lies, and what is sent is given back.
+#[test]
+fn unread_replies_of_one_value_take_no_memory() {
+    const BYTES: usize = 48 << 20;
+    let server = Server::lattis(&NodeConfig::new("unread"));
+    let (mut client, mut witness) = (server.client(), server.client());
+    let value = filler(3, BYTES);
+    assert!(client.call(&["SET", "large", &value]).is_ok());
+    // What writing has taken is given back when rows are written.
+    let start = Instant::now();
+    loop {
+        let info = witness.words("INFO memory").text().unwrap_or_default();
+        if info.contains("lattis_mem_pinned:0\r\n") || start.elapsed() > PATIENCE {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let before = memory(&server);
+    for _ in 0..8 {
+        client.send_raw(b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n").expect("a request");
+    }
+    while waiting(&mut witness) < 7 * BYTES {
+        assert!(start.elapsed() < 2 * PATIENCE, "{}", waiting(&mut witness));
+        thread::sleep(Duration::from_millis(20));
+    }
+    let unread = memory(&server);
+    assert!(unread < before + 2 * BYTES as u64, "memory grew from {before} to {unread}");
+    for _ in 0..8 {
+        assert_eq!(client.read().expect("a reply").text().as_deref(), Some(&*value));
+    }
+    assert_eq!(waiting(&mut witness), 0);
+}
+
 /// What is more than one commit may be is refused whole, with a reason, and others go on.
 #[test]
 fn a_transaction_that_is_too_large_changes_nothing() {

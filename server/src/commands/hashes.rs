@@ -16,10 +16,7 @@ fn set_fields(call: &mut Call<'_, '_>, name: &str) -> Result<u64, CommandError> 
     let key = call.args.at(1);
     let fields: SmallVec<[(Bytes, Bytes); 4]> = (2..call.args.len())
         .step_by(2)
-        .map(|i| {
-            let value = call.args.at(i + 1);
-            (Bytes::copy_from_slice(call.args.at(i)), Bytes::copy_from_slice(value))
-        })
+        .map(|i| (call.args.owned(i), call.args.owned(i + 1)))
         .collect();
     call.txn.hash_set(call.session.db, key, &fields).on(key)
 }

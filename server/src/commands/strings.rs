@@ -1,7 +1,6 @@
 //! Strings and numbers.
 
 use crate::data::Ttl;
-use bytes::Bytes;
 use lattis_engine::causal::Millis;
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
@@ -98,7 +97,7 @@ impl SetOptions {
 pub(super) fn set(call: &mut Call<'_, '_>) -> CommandResult {
     let (db, key) = (call.session.db, call.args.at(1));
     if call.args.len() == 3 {
-        let value = Bytes::copy_from_slice(call.args.at(2));
+        let value = call.args.owned(2);
         call.txn.set(db, key, value, Ttl::Clear).on(key)?;
         call.reply.ok();
         return Ok(());
@@ -124,7 +123,7 @@ pub(super) fn set(call: &mut Call<'_, '_>) -> CommandResult {
             call.txn.delete(db, key).on(key)?;
         }
         ttl => {
-            let value = Bytes::copy_from_slice(call.args.at(2));
+            let value = call.args.owned(2);
             call.txn.set(db, key, value, ttl).on(key)?;
         }
     }
@@ -138,7 +137,7 @@ fn setnx(call: &mut Call<'_, '_>) -> CommandResult {
     let (db, key) = (call.session.db, call.args.at(1));
     let absent = call.txn.kind(db, key).on(key)?.is_none();
     if absent {
-        let value = Bytes::copy_from_slice(call.args.at(2));
+        let value = call.args.owned(2);
         call.txn.set(db, key, value, Ttl::Clear).on(key)?;
     }
     call.reply.integer(i64::from(absent));
@@ -162,7 +161,7 @@ fn mset(call: &mut Call<'_, '_>) -> CommandResult {
     }
     for index in (1..call.args.len()).step_by(2) {
         let key = call.args.at(index);
-        let value = Bytes::copy_from_slice(call.args.at(index + 1));
+        let value = call.args.owned(index + 1);
         call.txn.set(call.session.db, key, value, Ttl::Clear).on(key)?;
     }
     call.reply.ok();

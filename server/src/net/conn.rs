@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+use bytes::Bytes;
 use mio::net::TcpStream;
 
 use super::output::Output;
@@ -11,13 +12,17 @@ use crate::session::{Queue, Session};
 
 /// A fresh input buffer.
 const INPUT: usize = 16 * 1024;
+/// Room for all of a request is taken when this part of it is there.
+const ANNOUNCED: usize = 8;
 /// Most bytes of one read.
 const MAX_READ: usize = 256 * 1024;
 
-/// Bytes that were received: `data[start..filled]` is still to be executed.
+/// Bytes that were received: `bytes()[start..]` is still to be executed.
 #[derive(Debug, Default)]
 pub struct Input {
     data: Vec<u8>,
+    /// Instead of `data`, while a large request is executed: what it stores is then not copied.
+    whole: Option<Bytes>,
     start: usize,
     filled: usize,
 }
@@ -25,7 +30,8 @@ pub struct Input {
 impl Input {
     /// Everything received and kept; [`start`](Input::start) says where the unread part begins.
     pub fn bytes(&self) -> &[u8] {
-        self.data.get(..self.filled).unwrap_or_default()
+        let data = self.whole.as_deref().unwrap_or(&self.data);
+        data.get(..self.filled).unwrap_or_default()
     }
 
     /// Where the next request begins.
@@ -38,18 +44,28 @@ impl Input {
         self.filled - self.start
     }
 
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.data.capacity() + self.whole.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Marks bytes as executed. They stay readable until [`settle`](Input::settle).
     pub fn consume(&mut self, len: usize) {
         self.start = (self.start + len).min(self.filled);
     }
 
-    /// Reads once. The number of bytes, and whether there may be more.
-    pub fn read(&mut self, stream: &mut TcpStream, pool: &mut Pool) -> io::Result<(usize, bool)> {
+    /// Reads once. `needed`: bytes of the next request, as far as is known. The number of bytes, and
+    /// whether there may be more.
+    pub fn read(
+        &mut self,
+        stream: &mut TcpStream,
+        needed: usize,
+        pool: &mut Pool,
+    ) -> io::Result<(usize, bool)> {
         if self.data.is_empty() {
             self.data = pool.take();
         } else if self.data.len() - self.filled < INPUT / 4 {
-            // Doubling keeps the cost of a big argument linear in its length.
-            self.data.resize(self.data.len() * 2, 0);
+            self.grow(needed);
         }
         let end = self.data.len().min(self.filled + MAX_READ);
         let room = self.data.get_mut(self.filled..end).unwrap_or_default();
@@ -59,8 +75,45 @@ impl Input {
         Ok((len, full))
     }
 
+    /// Makes room. Doubling keeps the cost of a big request linear in its length. What it will need is
+    /// taken at once when a part of it is there: an announcement alone takes no memory.
+    fn grow(&mut self, needed: usize) {
+        let pending = self.pending();
+        let len = if needed <= pending || pending < needed / ANNOUNCED {
+            self.data.len() * 2
+        } else {
+            needed.max(INPUT)
+        };
+        if len <= self.data.len() {
+            return;
+        }
+        let mut data = vec![0; len];
+        if let (Some(to), Some(from)) =
+            (data.get_mut(..pending), self.data.get(self.start..self.filled))
+        {
+            to.copy_from_slice(from);
+        }
+        (self.data, self.start, self.filled) = (data, 0, pending);
+    }
+
+    /// Lets the next request of that length be stored without a copy, if it fills the buffer.
+    pub fn hand_over(&mut self, len: usize) {
+        if self.whole.is_none() && len >= self.data.len() / 8 * 7 {
+            self.whole = Some(Bytes::from(std::mem::take(&mut self.data)));
+        }
+    }
+
+    /// The buffer, while it may be kept.
+    pub fn whole(&self) -> Option<&Bytes> {
+        self.whole.as_ref()
+    }
+
     /// Forgets what was executed; gives an empty buffer back.
     pub fn settle(&mut self, pool: &mut Pool) {
+        if let Some(whole) = self.whole.take() {
+            self.data = whole.get(self.start..self.filled).unwrap_or_default().to_vec();
+            (self.start, self.filled) = (0, self.data.len());
+        }
         if self.start == self.filled {
             self.start = 0;
             self.filled = 0;
@@ -175,7 +228,7 @@ impl Conn {
     /// Bytes that the connection holds for requests and replies.
     pub fn memory(&self) -> usize {
         let queue = self.session.multi.as_ref().map_or(0, Queue::size);
-        self.input.data.capacity() + self.out.memory() + queue
+        self.input.memory() + self.out.memory() + queue
     }
 
     /// Sends as much as the socket takes; the number of bytes.

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use bytes::Bytes;
+
 /// Longest inline request, and longest line that announces a count or a length.
 pub const MAX_LINE: usize = 64 * 1024;
 /// Most arguments of a request before authentication.
@@ -79,12 +81,32 @@ impl fmt::Display for ProtocolError {
 pub struct Args<'a> {
     bytes: &'a [u8],
     spans: &'a [Range<usize>],
+    /// What `bytes` is a part of, if that may be kept.
+    whole: Option<&'a Bytes>,
 }
 
 impl<'a> Args<'a> {
     /// Arguments at the given ranges of `bytes`.
     pub fn new(bytes: &'a [u8], spans: &'a [Range<usize>]) -> Args<'a> {
-        Args { bytes, spans }
+        Args { bytes, spans, whole: None }
+    }
+
+    /// The same arguments, in a buffer that [`owned`](Args::owned) may keep.
+    pub fn within(self, whole: Option<&'a Bytes>) -> Args<'a> {
+        Args { whole, ..self }
+    }
+
+    /// Argument `index`, to be kept: a large one is not copied if its buffer may be kept.
+    pub fn owned(&self, index: usize) -> Bytes {
+        let bytes = self.at(index);
+        let kept =
+            self.whole.filter(|whole| bytes.len() >= whole.len() / 8 * 7).and_then(|whole| {
+                // An inline request's words lie elsewhere.
+                let start = (bytes.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+                let end = start.checked_add(bytes.len()).filter(|end| *end <= whole.len())?;
+                Some(whole.slice(start..end))
+            });
+        kept.unwrap_or_else(|| Bytes::copy_from_slice(bytes))
     }
 
     /// Number of arguments, the name included.
@@ -119,7 +141,7 @@ impl<'a> Args<'a> {
 
     /// The arguments without the first `count` ones.
     pub fn skip(&self, count: usize) -> Args<'a> {
-        Args { bytes: self.bytes, spans: self.spans.get(count..).unwrap_or_default() }
+        Args { spans: self.spans.get(count..).unwrap_or_default(), ..*self }
     }
 
     /// Bytes of all arguments together.
@@ -182,6 +204,14 @@ impl Scanner {
     /// Whether no byte of an unfinished request has been seen.
     pub fn is_idle(&self) -> bool {
         matches!(self.mode, Mode::Start | Mode::Done)
+    }
+
+    /// Bytes of the request that has begun, as far as they are known.
+    pub fn needed(&self) -> usize {
+        match self.mode {
+            Mode::Bulk(length) => self.at + length + 2,
+            _ => 0,
+        }
     }
 
     /// Goes back to the beginning of a request: the next call gets its first byte again.
@@ -451,6 +481,19 @@ mod tests {
     use redis_protocol::resp2::types::OwnedFrame;
 
     use super::*;
+
+    #[test]
+    fn large_arguments_are_kept_where_they_are() {
+        let whole = Bytes::from([b"key".to_vec(), vec![b'v'; 1000]].concat());
+        let spans = [0..3, 3..1003];
+        let args = Args::new(&whole, &spans).within(Some(&whole));
+        assert_eq!(args.owned(1).as_ptr(), whole.get(3..).unwrap().as_ptr());
+        assert_ne!(args.owned(0).as_ptr(), whole.as_ptr(), "it would keep the rest");
+        // Words that lie elsewhere are copied.
+        let elsewhere = vec![b'v'; 1003];
+        let args = Args::new(&elsewhere, &spans).within(Some(&whole));
+        assert_eq!(args.owned(1), vec![b'v'; 1000]);
+    }
 
     const LIMITS: Limits = Limits { max_bulk: 512 << 20, authenticated: true };
 

@@ -252,9 +252,13 @@ impl<V: Weigh> Cache<V> {
 }
 
 fn weigh<V: Weigh>(key: &[u8], value: &V) -> u32 {
-    let spilled = if key.len() > Key::new().inline_size() { key.len() } else { 0 };
-    let bytes = size_of::<Entry<V>>() + OVERHEAD + spilled + value.heap_bytes();
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+    u32::try_from(entry_bytes(key.len(), value)).unwrap_or(u32::MAX)
+}
+
+/// What an entry takes whose key has that length.
+pub(crate) fn entry_bytes<V: Weigh>(key: usize, value: &V) -> usize {
+    let spilled = if key > Key::new().inline_size() { key } else { 0 };
+    size_of::<Entry<V>>() + OVERHEAD + spilled + value.heap_bytes()
 }
 
 impl<V> Index<Place> for Cache<V> {

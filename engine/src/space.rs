@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::cache::{Cache, Place};
+use crate::cache::{Cache, Place, entry_bytes};
 use crate::causal::{Hlc, Millis};
 use crate::codec::Writer;
 use crate::commit::{RowKey, Scope};
@@ -377,6 +377,42 @@ impl<S: Store> Space<S> {
         self.headers.bytes() + self.rows.bytes() + self.derived.bytes()
     }
 
+    /// Bytes that a key takes when all of it is in memory: of a collection so many rows are looked at (0:
+    /// all), and the others are taken to be as large. `None` if there is nothing visible.
+    pub(crate) fn key_bytes(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        samples: usize,
+    ) -> Outcome<Option<u64>> {
+        let place = self.header(db, key)?;
+        let header = &self.headers[place];
+        if header.visible().is_none() {
+            return Ok(None);
+        }
+        let name = self.headers.key(place).len();
+        let mut bytes = entry_bytes(name, header) as u64;
+        let derived = header.derived;
+        let slots: Vec<(Slot, u64)> =
+            header.slots.iter().map(|state| (state.slot, state.stored)).collect();
+        for (slot, stored) in slots {
+            let mut sampled = Sampled::new(samples);
+            self.visit_rows(db, key, slot, &mut |subkey, row| {
+                // The slot's number stands between the key and the rest.
+                sampled.add(entry_bytes(name + 1 + subkey.len(), row))
+            })?;
+            bytes += sampled.scaled(stored);
+        }
+        if let Some(elements) = derived {
+            let mut sampled = Sampled::new(samples);
+            self.visit_elements(db, key, &mut |element| {
+                sampled.add(entry_bytes(name + element.len(), &0u64))
+            })?;
+            bytes += sampled.scaled(elements);
+        }
+        Ok(Some(bytes))
+    }
+
     /// Bytes of those that the store does not have.
     pub(crate) fn pinned_bytes(&self) -> usize {
         self.headers.pinned_bytes() + self.rows.pinned_bytes() + self.derived.pinned_bytes()
@@ -692,6 +728,31 @@ impl<S: Store> Space<S> {
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }
+    }
+}
+
+/// Sizes of some rows, from which that of all is reckoned.
+struct Sampled {
+    most: u64,
+    seen: u64,
+    bytes: u64,
+}
+
+impl Sampled {
+    fn new(samples: usize) -> Sampled {
+        let most = if samples == 0 { u64::MAX } else { samples as u64 };
+        Sampled { most, seen: 0, bytes: 0 }
+    }
+
+    fn add(&mut self, bytes: usize) -> ControlFlow<()> {
+        self.seen += 1;
+        self.bytes += bytes as u64;
+        if self.seen < self.most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    /// The size of so many.
+    fn scaled(&self, rows: u64) -> u64 {
+        (u128::from(self.bytes) * u128::from(rows) / u128::from(self.seen.max(1))) as u64
     }
 }
 

@@ -573,6 +573,14 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(Some(info))
     }
 
+    /// Bytes of memory that a key takes when all of it is there, by `samples` rows of a collection, or by
+    /// all if that is 0; `None` if it is absent. Cost: the samples.
+    pub fn key_bytes(&mut self, db: u16, key: &[u8], samples: usize) -> OpResult<Option<u64>> {
+        self.open(db, key)?;
+        let bytes = self.engine.space.key_bytes(db, key, samples);
+        self.guard(bytes)
+    }
+
     // ---- bindings ------------------------------------------------------------------------------------
 
     /// Makes `target` a view. Replaces the binding that it has, if it has one.

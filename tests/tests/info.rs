@@ -263,3 +263,76 @@ fn failed_evaluations_are_counted() {
         (1, 2)
     );
 }
+
+/// MEMORY USAGE of all keys together is what the rows in memory take, whatever their types.
+#[test]
+fn memory_usage_adds_up_to_the_rows() {
+    let server = Server::lattis(&NodeConfig::new("usage"));
+    let mut client = server.client();
+    let rows = |client: &mut Client| number(&info(client), "lattis_mem_rows");
+    let usage = |client: &mut Client, key: &str| {
+        client.words(&format!("MEMORY USAGE {key}")).int().unwrap_or_else(|| panic!("{key}"))
+    };
+    assert!(client.words("MEMORY USAGE nothing").int().is_none());
+    let long = "m".repeat(100);
+    for (kind, elements) in
+        [("string", 1), ("counter", 1), ("set", 500), ("hash", 500), ("view", 0)]
+    {
+        let before = rows(&mut client);
+        let keys: Vec<String> = (0..20).map(|number| format!("{kind}:{number}")).collect();
+        for key in &keys {
+            for element in 0..elements {
+                let (member, value) = (format!("{long}{element}"), "v".repeat(50));
+                let reply = match kind {
+                    "string" => client.call(&["SET", key, &long]),
+                    "counter" => client.call(&["INCR", key]),
+                    "set" => client.call(&["SADD", key, &member]),
+                    _ => client.call(&["HSET", key, &member, &value]),
+                };
+                assert!(reply.error().is_none(), "{reply:?}");
+            }
+            if kind == "view" {
+                assert!(client.call(&["MAP.BIND", key, "set:0", "x + \"!\""]).is_ok());
+            }
+        }
+        // Sizes of rows that were changed are reckoned again when they are written.
+        let start = Instant::now();
+        while number(&info(&mut client), "lattis_mem_pinned") > 0 {
+            assert!(start.elapsed() < PATIENCE);
+            thread::sleep(Duration::from_millis(50));
+        }
+        let real = rows(&mut client) - before;
+        let told: i64 = keys.iter().map(|key| usage(&mut client, key)).sum();
+        let off = (told - real).abs() as f64 / real as f64;
+        assert!(off < 0.2, "{kind}: {told} bytes are told, {real} are held");
+        let all = client.words(&format!("MEMORY USAGE {} SAMPLES 0", keys[0])).int();
+        let off = (all.expect("bytes") - usage(&mut client, &keys[0])).abs();
+        assert!(off < 1_000, "{kind}: {off}");
+    }
+}
+
+/// A counter that many nodes or lives of one have added to is larger than one that is new.
+#[test]
+fn memory_usage_follows_increments() {
+    let mut server = Server::lattis(&NodeConfig::new("origins"));
+    let fresh = |client: &mut Client| {
+        client.words("INCR new");
+        client.words("MEMORY USAGE new").int().expect("bytes")
+    };
+    let mut last = 0;
+    for round in 0..12 {
+        let mut client = server.client();
+        client.words("INCR old");
+        last = client.words("MEMORY USAGE old").int().expect("bytes");
+        if round == 0 {
+            assert_eq!(last, fresh(&mut client));
+        }
+        drop(client);
+        server.kill();
+        server.restart();
+    }
+    let mut client = server.client();
+    client.words("DEL new");
+    let new = fresh(&mut client);
+    assert!(last > new + 11 * 30, "{last} bytes after 12 lives, {new} after one");
+}

@@ -1,9 +1,6 @@
 //! The server: INFO, CONFIG, COMMAND, TIME, MEMORY, DEBUG, SHUTDOWN.
 
-use std::ops::ControlFlow;
 use std::time::Duration;
-
-use lattis_engine::crdt::Kind;
 
 use super::syntax::{self, Argument, Kind as ArgumentKind};
 use super::{
@@ -372,43 +369,19 @@ fn time(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn memory_usage(call: &mut Call<'_, '_>) -> CommandResult {
-    /// What a row costs besides its bytes.
-    const ROW: u64 = 96;
-    match call.args.len() {
-        3 => {}
-        5 if call.args.at(3).eq_ignore_ascii_case(b"SAMPLES") => {
-            if call.integer(4)? < 0 {
-                return Err(CommandError::SYNTAX);
-            }
-        }
+    /// Elements that are looked at if nothing else is said, as in Redis.
+    const SAMPLES: i64 = 5;
+    let samples = match call.args.len() {
+        3 => SAMPLES,
+        5 if call.args.at(3).eq_ignore_ascii_case(b"SAMPLES") => call.integer(4)?,
         _ => return Err(CommandError::SYNTAX),
-    }
+    };
+    let samples = usize::try_from(samples).map_err(|_| CommandError::SYNTAX)?;
     let (db, key) = (call.session.db, call.args.at(2));
-    let mut size = 0;
-    match call.txn.kind(db, key).on(key)? {
-        None => {
-            call.reply.null();
-            return Ok(());
-        }
-        Some(Kind::String) => {
-            size += call.txn.view(db, key).on(key)?.map_or(0, |value| value.len() as u64);
-        }
-        Some(Kind::Set) => {
-            let visit = &mut |member: &[u8]| {
-                size += ROW + member.len() as u64;
-                ControlFlow::Continue(())
-            };
-            call.txn.set_members(db, key, visit).on(key)?;
-        }
-        Some(Kind::Hash) => {
-            let visit = &mut |field: &[u8], value: &[u8]| {
-                size += ROW + (field.len() + value.len()) as u64;
-                ControlFlow::Continue(())
-            };
-            call.txn.hash_fields(db, key, visit).on(key)?;
-        }
+    match call.txn.key_bytes(db, key, samples).on(key)? {
+        Some(bytes) => call.reply.count(bytes),
+        None => call.reply.null(),
     }
-    call.reply.count(size + ROW + key.len() as u64);
     Ok(())
 }
 
@@ -680,7 +653,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 acl: acl::READ | acl::SLOW,
                 summary: "Estimate the memory usage of a key",
                 since: "4.0.0",
-                complexity: "O(N) where N is the number of elements",
+                complexity: "O(N) where N is the number of samples",
                 example: "MEMORY USAGE greeting",
                 run: memory_usage,
                 ..Command::BASE

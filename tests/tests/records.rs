@@ -207,3 +207,45 @@ fn bindings_are_listed_and_expressions_are_text() {
     let reply = client.words("BIND.LIST a b");
     assert_eq!(reply.error(), Some("ERR wrong number of arguments for 'bind.list' command"));
 }
+
+/// Every container explains itself, and leaves out none of its subcommands.
+#[test]
+fn every_container_has_help() {
+    let server = Server::lattis(&NodeConfig::new("helpful"));
+    let all = commands(&server);
+    let mut client = server.client();
+    let mut containers = 0;
+    for (name, fields) in &all {
+        let subcommands = fields[9].items().unwrap_or_default();
+        if subcommands.is_empty() {
+            continue;
+        }
+        containers += 1;
+        let reply = client.words(&format!("{name} HELP"));
+        let lines: Vec<String> =
+            reply.items().expect("lines").iter().filter_map(Value::text).collect();
+        for subcommand in subcommands {
+            let full = subcommand.items().and_then(|fields| fields[0].text()).expect("a name");
+            let short = full.split('|').nth(1).expect("a subcommand").to_uppercase();
+            let told = lines.iter().any(|line| line.split(' ').next() == Some(&*short));
+            assert!(told, "{name} HELP says nothing of {short}");
+        }
+    }
+    assert!(containers >= 4, "{containers} containers");
+}
+
+/// SHUTDOWN with what is no way to shut down is refused as in Redis, and nobody stops.
+#[test]
+fn shutdown_is_refused_as_in_redis() {
+    let (lattis, redis) = (Server::lattis(&NodeConfig::new("going")), Server::redis(&[]));
+    let [mut ours, mut theirs] = [&lattis, &redis].map(Server::client);
+    for words in
+        ["SAVE NOSAVE", "ABORT", "NOW ABORT", "ABORT SAVE", "FORCE ABORT", "SOON", "ABORT ABORT"]
+    {
+        let line = format!("SHUTDOWN {words}");
+        let reply = ours.words(&line);
+        assert!(reply.error().is_some(), "{line}: {reply:?}");
+        assert_eq!(reply, theirs.words(&line), "{line}");
+    }
+    assert!(ours.words("PING").error().is_none());
+}

@@ -394,11 +394,16 @@ fn memory_help(call: &mut Call<'_, '_>) -> CommandResult {
 fn debug(call: &mut Call<'_, '_>) -> CommandResult {
     if call.args.at(1).eq_ignore_ascii_case(b"SLEEP") && call.args.len() == 3 {
         let text = std::str::from_utf8(call.args.at(2)).unwrap_or_default();
+        // As in Redis, what is no number is no time.
         let seconds = text.parse::<f64>().unwrap_or(0.0);
         // It stops the whole server, as in Redis: that is what it is for.
         std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         call.reply.ok();
         return Ok(());
+    }
+    if call.args.at(1).eq_ignore_ascii_case(b"HELP") && call.args.len() == 2 {
+        let lines = [("SLEEP <seconds>", "Stop the server for <seconds>. Decimals allowed.")];
+        return help(call, "DEBUG", &lines);
     }
     let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
     text.extend_from_slice(call.args.at(1));
@@ -407,18 +412,21 @@ fn debug(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn shutdown(call: &mut Call<'_, '_>) -> CommandResult {
-    let (mut save, mut nosave) = (false, false);
+    let (mut save, mut nosave, mut at_once, mut abort) = (false, false, false, false);
     for word in call.args.from(1) {
         match word.to_ascii_lowercase().as_slice() {
             b"save" => save = true,
             b"nosave" => nosave = true,
-            b"now" | b"force" => {}
-            b"abort" => return Err(CommandError::Fixed("ERR No shutdown in progress.")),
+            b"now" | b"force" => at_once = true,
+            b"abort" => abort = true,
             _ => return Err(CommandError::SYNTAX),
         }
     }
-    if save && nosave {
+    if save && nosave || abort && (save || nosave || at_once) {
         return Err(CommandError::SYNTAX);
+    }
+    if abort {
+        return Err(CommandError::Fixed("ERR No shutdown in progress."));
     }
     // No reply: the client sees the connection close.
     call.world.shutdown = true;

@@ -235,6 +235,7 @@ impl<S: Store> Engine<S> {
             store.clone(),
             state.digest,
             state.counts,
+            state.position,
             config.cache_bytes,
             fresh.nonce,
         )?;
@@ -324,6 +325,11 @@ impl<S: Store> Engine<S> {
         self.space.expired_keys()
     }
 
+    /// Keys of a db that have a deadline, and the mean of what is left of their time at `now`. O(1).
+    pub fn expires(&self, db: u16, now: Millis) -> (u64, Millis) {
+        self.space.expires(db, now)
+    }
+
     /// Active bindings of all dbs.
     pub fn active_bindings(&self) -> usize {
         self.space.graph().nodes().count()
@@ -396,7 +402,7 @@ impl<S: Store> Engine<S> {
     /// Everything that the store lacks, with what it then is the state of.
     pub(crate) fn generation(&mut self, position: LogPosition) -> Generation {
         let mut run = std::mem::take(&mut self.run);
-        self.space.freeze(&mut run);
+        self.space.freeze(&mut run, position);
         let state = State {
             vector: self.vector.clone(),
             position,

@@ -9,6 +9,7 @@
 //! changed since the last time goes there as one *generation* ([`Space::freeze`]).
 
 mod deadlines;
+mod expiring;
 mod stored;
 mod views;
 
@@ -18,7 +19,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::cache::{Cache, Place, entry_bytes};
-use crate::causal::{Hlc, Millis};
+use crate::causal::{Hlc, LogPosition, Millis};
 use crate::codec::Writer;
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
@@ -28,6 +29,8 @@ use crate::header::Header;
 use crate::row::{Origins, Row};
 use crate::store::{Family, Run, Store, StoreError, keys};
 
+pub(crate) use expiring::Counted;
+use expiring::Expiring;
 use stored::{Stored, merged, put_unwritten};
 pub(crate) use stored::{load_origins, parse_row};
 
@@ -54,6 +57,8 @@ pub(crate) struct Space<S: Store> {
     digest: u128,
     /// Visible keys per db.
     counts: Vec<u64>,
+    /// Those among them that have a deadline.
+    expiring: Vec<Expiring>,
     /// What `system` does not have yet: deadlines and bindings.
     system: BTreeMap<Vec<u8>, Unwritten>,
     /// The generation that changes belong to now.
@@ -127,11 +132,12 @@ fn corrupt<T>(what: &str) -> Outcome<T> {
 }
 
 impl<S: Store> Space<S> {
-    /// The keyspace of a store, with the digest and counts that its state record tells.
+    /// The keyspace of a store, with the digest, counts and log position that its state record tells.
     pub(crate) fn open(
         store: S,
         digest: u128,
         counts: Vec<u64>,
+        position: LogPosition,
         limit: usize,
         seed: u64,
     ) -> Outcome<Space<S>> {
@@ -146,6 +152,7 @@ impl<S: Store> Space<S> {
             origins_frozen: 0,
             digest,
             counts,
+            expiring: Vec::new(),
             system: BTreeMap::new(),
             generation: 1,
             taken: Vec::new(),
@@ -164,6 +171,7 @@ impl<S: Store> Space<S> {
         };
         space.origins_stored = space.origins.list().len();
         space.load_bindings()?;
+        space.load_expiring(position)?;
         space.find_next_deadline()?;
         Ok(space)
     }
@@ -500,7 +508,7 @@ impl<S: Store> Space<S> {
             Spot::Element { record, .. } => record,
         };
         self.headers.pin(place);
-        let before = self.headers[place].visible();
+        let before = Counted::of(&self.headers[place]);
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
         let is_live = new.is_live();
@@ -528,7 +536,7 @@ impl<S: Store> Space<S> {
             Slot::Deadline => deadline != header.decision().and_then(finite),
             _ => is_live || old.is_live(),
         };
-        if seen || before != header.visible() {
+        if seen || before.visible != header.visible() {
             self.note_change(row.db, &row.key);
         }
         self.follow(row.db, &row.key, place, before, flips)?;
@@ -575,17 +583,6 @@ impl<S: Store> Space<S> {
             *flips = vec![(row.subkey.clone(), weight)];
         }
         old
-    }
-
-    /// Keeps the count of the db's visible keys.
-    fn recount(&mut self, db: u16, before: bool, after: bool) {
-        let index = usize::from(db);
-        if before != after {
-            if self.counts.len() <= index {
-                self.counts.resize(index + 1, 0);
-            }
-            self.counts[index] = self.counts[index] + u64::from(after) - u64::from(before);
-        }
     }
 
     /// The hash of a row that lay in a cache.
@@ -663,9 +660,9 @@ impl<S: Store> Space<S> {
         self.now = self.now.max(now);
     }
 
-    /// Closes the generation: puts all that the store does not have into a run. Until that is written, or
-    /// has failed, no other may be closed. Cost: what has changed.
-    pub(crate) fn freeze(&mut self, run: &mut Run) {
+    /// Closes the generation, which ends at that position of the log: puts all that the store does not have
+    /// into a run. Until that is written, or has failed, no other may be closed. Cost: what has changed.
+    pub(crate) fn freeze(&mut self, run: &mut Run, position: LogPosition) {
         let Space { headers, rows, derived, origins, .. } = self;
         put_unwritten(run, Family::Keys, headers, origins);
         put_unwritten(run, Family::Data, rows, origins);
@@ -680,6 +677,9 @@ impl<S: Store> Space<S> {
             run.put(Family::System, &keys::origin(index), &origin.to_bytes());
         }
         self.origins_frozen = self.origins.list().len();
+        if !self.expiring.is_empty() {
+            run.put(Family::System, keys::EXPIRING, self.expiring_record(position).as_slice());
+        }
         self.generation += 1;
     }
 

@@ -8,11 +8,13 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::causal::Millis;
 use crate::commit::Scope;
 use crate::crdt::Slot;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::engine::Engine;
+use crate::space::Counted;
 use crate::store::{Store, StoreError};
 
 type Elements = BTreeSet<Bytes>;
@@ -41,6 +43,14 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
                 "db {db}: {visible} keys are visible, not {}",
                 space.count(db)
             )));
+        }
+        let deadlines = || keys.iter().filter_map(|(_, header)| Counted::of(header).expires);
+        let count = deadlines().count() as u64;
+        let sum = deadlines().map(|time| u128::from(time.0)).sum::<u128>();
+        let mean = Millis(sum.checked_div(u128::from(count)).unwrap_or(0) as u64);
+        if space.expires(db, Millis(0)) != (count, mean) {
+            let kept = space.expires(db, Millis(0));
+            return Ok(Err(format!("db {db}: {count} keys expire, mean {mean:?}, kept {kept:?}")));
         }
         for (key, header) in keys {
             for state in &header.slots {

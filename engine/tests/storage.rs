@@ -664,6 +664,61 @@ fn a_tick_that_cannot_be_written_has_not_happened() {
     }
 }
 
+/// Keys with a deadline are counted change by change, and stored; where the record is not there, or is one
+/// of another position, they are counted anew.
+#[test]
+fn keys_with_a_deadline_are_counted() {
+    const NOW: Millis = Millis(1_000);
+    let store = MemStore::new();
+    let mut engine = open(store.clone());
+    run(&mut engine, |txn| {
+        for (key, deadline) in [("a", 3_000), ("b", 5_000), ("c", 90_000)] {
+            txn.set(0, key.as_bytes(), bytes("v"), Ttl::At(Millis(deadline))).unwrap();
+        }
+        txn.set(0, b"none", bytes("v"), Ttl::Clear).unwrap();
+        txn.set_add(2, b"s", &[bytes("m")]).unwrap();
+        txn.expire(2, b"s", Some(Millis(7_000))).unwrap();
+    });
+    assert_eq!(engine.expires(0, NOW), (3, Millis((3_000 + 5_000 + 90_000) / 3 - 1_000)));
+    assert_eq!(engine.expires(2, NOW), (1, Millis(6_000)));
+    assert_eq!(engine.expires(1, NOW), (0, Millis(0)));
+    run(&mut engine, |txn| {
+        txn.expire(0, b"c", None).unwrap();
+        txn.set(0, b"b", bytes("w"), Ttl::Keep).unwrap();
+        txn.delete(2, b"s").unwrap();
+    });
+    // What is taken back has not been counted.
+    let mut tick = engine.tick(NOW);
+    tick.txn().expire(0, b"none", Some(Millis(9_000))).unwrap();
+    drop(tick);
+    let counted = (2, Millis(3_000));
+    assert_eq!((engine.expires(0, NOW), engine.expires(2, NOW).0), (counted, 0));
+    engine.verify().unwrap();
+    engine.flush().unwrap();
+    drop(engine);
+    let mut foreign = Run::default();
+    foreign.put(
+        Family::System,
+        keys::EXPIRING,
+        &[1, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+    );
+    let mut absent = Run::default();
+    absent.delete(Family::System, keys::EXPIRING);
+    for mut change in [Run::default(), foreign, absent] {
+        store.write_run(&mut change).unwrap();
+        let mut engine = open(store.clone());
+        assert_eq!(engine.expires(0, NOW), counted);
+        engine.verify().unwrap();
+    }
+    let mut engine = open(store);
+    let mut tick = engine.tick(Millis(4_000));
+    tick.expire_due(10).unwrap();
+    tick.seal(true).unwrap();
+    assert_eq!(engine.expires(0, Millis(4_000)), (1, Millis(1_000)));
+    assert_eq!(engine.expired_keys(), 1);
+    engine.verify().unwrap();
+}
+
 #[test]
 fn a_removal_by_deadline_that_cannot_be_written_has_not_happened() {
     let store = MemStore::new();

@@ -180,6 +180,52 @@ fn expired_keys_are_counted() {
     }
 }
 
+/// Lines for the keyspace: keys and deadlines, and the seconds that are left on average in databases 0 and 3.
+const EXPIRING: &[(&[&str], [i64; 2])] = &[
+    (
+        &["SET a 1 EX 100", "SET b 1", "SADD s 1", "SELECT 3", "HSET h f v", "EXPIRE h 1000"],
+        [100, 1000],
+    ),
+    (&["SELECT 0", "EXPIRE s 300", "PERSIST a", "SET b 2 EX 500", "SET b 3"], [300, 1000]),
+    (&["DEL s", "SET c 1 EX 700", "SET c 2 KEEPTTL", "INCR c", "EXPIRE a 500"], [600, 1000]),
+    (&["EXPIRE nothing 9", "DEL a c"], [0, 1000]),
+    (&["FLUSHDB"], [1000, 1000]),
+];
+
+/// Keys and those with a deadline, as Redis tells them; how far these are, exactly. (Redis looks at a few
+/// keys now and then, and takes long to know.)
+#[test]
+fn keyspace_tells_what_expires() {
+    let (mut lattis, redis) = (Server::lattis(&NodeConfig::new("keyspace")), Server::redis(&[]));
+    let keyspace = |client: &mut Client| -> Vec<(String, i64)> {
+        let text = client.words("INFO keyspace").text().expect("INFO");
+        let line = |line: &str| {
+            let (counts, left) = line.split_once(",avg_ttl=")?;
+            Some((counts.to_string(), left.parse().expect("a number")))
+        };
+        text.lines().filter_map(line).collect()
+    };
+    let counts = |lines: &[(String, i64)]| -> Vec<String> {
+        lines.iter().map(|(counts, _)| counts.clone()).collect()
+    };
+    let [mut ours, mut theirs] = [&lattis, &redis].map(Server::client);
+    for (lines, seconds) in EXPIRING {
+        for line in *lines {
+            assert_eq!(ours.words(line), theirs.words(line), "{line}");
+        }
+        let told = keyspace(&mut ours);
+        assert_eq!(counts(&told), counts(&keyspace(&mut theirs)), "{lines:?}");
+        for ((counts, left), wanted) in told.iter().zip(seconds) {
+            assert!((left / 1000 - wanted).abs() <= 5, "{lines:?}: {counts}: {left} ms are left");
+        }
+    }
+    let before = counts(&keyspace(&mut ours));
+    drop(ours);
+    lattis.kill();
+    lattis.restart();
+    assert_eq!(counts(&keyspace(&mut lattis.client())), before);
+}
+
 /// Rates rise with load and fall without.
 #[test]
 fn rates_follow_the_load() {

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Flip, Outcome, Space, Unwritten};
+use super::{Counted, Flip, Outcome, Space, Unwritten};
 use crate::cache::Place;
 use crate::causal::{Hlc, Millis};
 use crate::commit::RowKey;
@@ -83,10 +83,10 @@ impl<S: Store> Space<S> {
         if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
             self.whole(|space| {
                 space.headers.pin(place);
-                let before = space.headers[place].visible();
+                let before = Counted::of(&space.headers[place]);
                 let mut flips = Vec::new();
                 space.set_hidden(db, key, place, &mut flips)?;
-                let gone = before.is_some() && space.headers[place].visible().is_none();
+                let gone = before.visible.is_some() && space.headers[place].visible().is_none();
                 space.expired += u64::from(gone);
                 space.note_change(db, key);
                 space.follow(db, key, place, before, flips)
@@ -132,7 +132,10 @@ impl<S: Store> Space<S> {
         Ok(())
     }
 
-    fn visit_deadlines(&self, visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Outcome<()> {
+    pub(super) fn visit_deadlines(
+        &self,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Outcome<()> {
         let from = vec![keys::DEADLINE];
         let to = keys::prefix_end(&from);
         let mut pending = self.system.range(from.clone()..to.clone()).peekable();

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::stored::Stored;
-use super::{Flip, Outcome, Space, corrupt};
+use super::{Counted, Flip, Outcome, Space, corrupt};
 use crate::cache::Place;
 use crate::codec::Writer;
 use crate::commit::RowKey;
@@ -26,11 +26,12 @@ impl<S: Store> Space<S> {
         db: u16,
         key: &[u8],
         place: Place,
-        before: Option<Slot>,
+        before: Counted,
         flips: Vec<Flip>,
     ) -> Outcome<()> {
-        let after = self.headers[place].visible();
-        self.recount(db, before.is_some(), after.is_some());
+        let after = Counted::of(&self.headers[place]);
+        self.recount(db, before, after);
+        let (before, after) = (before.visible, after.visible);
         if self.graph.is_empty() || self.headers[place].derived.is_some() {
             return Ok(());
         }
@@ -117,10 +118,10 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         self.headers.pin(place);
-        let before = self.headers[place].visible();
+        let before = Counted::of(&self.headers[place]);
         self.headers[place].derived = elements;
-        let after = self.headers[place].visible();
-        self.recount(*db, before.is_some(), after.is_some());
+        let after = Counted::of(&self.headers[place]);
+        self.recount(*db, before, after);
         Ok(())
     }
 

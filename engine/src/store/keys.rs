@@ -81,6 +81,8 @@ pub const IDENTITY: &[u8] = b"identity";
 pub const FLOOR: &[u8] = b"floor";
 /// `system`: what the rows are the state of: log position, vector, digest, clock, counts. In every run.
 pub const STATE: &[u8] = b"state";
+/// `system`: how many keys have a deadline, and the sum of these. In every run once there is one.
+pub const EXPIRING: &[u8] = b"expiring";
 /// `system`: prefix of the origins, by number.
 pub const ORIGIN: u8 = b'o';
 /// `system`: prefix of the binding rows, by (db, key).

@@ -212,7 +212,8 @@ const SECTIONS: &[(&str, &[Show])] = &[
             for db in 0..it.world().config.databases {
                 let keys = it.call.txn.db_size(db).on(b"")?;
                 if keys > 0 {
-                    lines.push(format!("db{db}:keys={keys}"));
+                    let (expires, left) = it.call.txn.engine().expires(db, it.world().now);
+                    lines.push(format!("db{db}:keys={keys},expires={expires},avg_ttl={}", left.0));
                 }
             }
             Ok(lines)

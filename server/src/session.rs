@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::commands::Command;
+use crate::net::output::SHARED;
 use crate::net::request::Args;
 
 /// A client's side of its connection.
@@ -77,12 +78,15 @@ impl Session {
     }
 }
 
-/// Commands between MULTI and EXEC: their bytes in one buffer.
+/// Commands between MULTI and EXEC: the bytes of most in one buffer, of large ones in their own.
 #[derive(Debug, Default)]
 pub struct Queue {
     bytes: Vec<u8>,
     spans: Vec<Range<usize>>,
     commands: Vec<(&'static Command, Range<usize>)>,
+    /// By the number of the command.
+    large: Vec<(usize, Bytes)>,
+    large_bytes: usize,
     /// A command was refused while it was queued.
     pub failed: bool,
     /// Flags that any of the commands has.
@@ -90,13 +94,20 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Appends a copy of a request.
+    /// Appends a request: a copy, unless it is large and may be kept.
     pub fn push(&mut self, command: &'static Command, args: Args<'_>) {
         let first = self.spans.len();
-        for arg in args.from(0) {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(arg);
-            self.spans.push(start..self.bytes.len());
+        if args.size() >= SHARED {
+            let (bytes, spans) = args.request();
+            self.large_bytes += bytes.len();
+            self.large.push((self.commands.len(), bytes));
+            self.spans.extend_from_slice(spans);
+        } else {
+            for arg in args.from(0) {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(arg);
+                self.spans.push(start..self.bytes.len());
+            }
         }
         self.commands.push((command, first..self.spans.len()));
         self.flags |= command.flags;
@@ -114,13 +125,49 @@ impl Queue {
 
     /// Bytes that the queue holds.
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.spans.len() * 16 + self.commands.len() * 24
+        self.bytes.len() + self.large_bytes + self.spans.len() * 16 + self.commands.len() * 24
     }
 
     /// The commands in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'static Command, Args<'_>)> {
-        self.commands.iter().map(|(command, spans)| {
-            (*command, Args::new(&self.bytes, self.spans.get(spans.clone()).unwrap_or_default()))
+        let mut large = self.large.iter().peekable();
+        self.commands.iter().enumerate().map(move |(number, (command, spans))| {
+            let spans = self.spans.get(spans.clone()).unwrap_or_default();
+            let args = match large.next_if(|(at, _)| *at == number) {
+                Some((_, bytes)) => Args::new(bytes, spans).within(Some(bytes)),
+                None => Args::new(&self.bytes, spans),
+            };
+            (*command, args)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands;
+
+    #[test]
+    fn large_requests_are_queued_where_they_are() {
+        let whole = Bytes::from([b"SETk".to_vec(), vec![b'v'; SHARED]].concat());
+        let large = [0..3, 3..4, 4..4 + SHARED];
+        let args = Args::new(&whole, &large).within(Some(&whole));
+        let small = [0..3, 3..4, 4..9];
+        let mut queue = Queue::default();
+        let command = commands::find(b"set").unwrap();
+        queue.push(command, Args::new(b"SETasmall", &small));
+        queue.push(command, args);
+        queue.push(command, Args::new(&whole, &large));
+        queue.push(command, Args::new(b"SETbtiny!", &small));
+        let queued: Vec<Args<'_>> = queue.iter().map(|(_, args)| args).collect();
+        let keys: Vec<&[u8]> = queued.iter().map(|args| args.at(1)).collect();
+        assert_eq!(keys, [b"a", b"k", b"k", b"b"]);
+        assert_eq!((queued[0].at(2), queued[3].at(2)), (&b"small"[..], &b"tiny!"[..]));
+        let at = whole.get(4..).unwrap().as_ptr();
+        assert_eq!(queued[1].at(2).as_ptr(), at, "it is not copied");
+        assert_eq!(queued[1].owned(2).as_ptr(), at, "nor is it when it is stored");
+        assert_ne!(queued[2].at(2).as_ptr(), at, "the buffer of this one is used again");
+        assert_eq!(queued[2].at(2).len(), SHARED);
+        assert!(queue.size() > 2 * SHARED);
     }
 }

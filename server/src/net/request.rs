@@ -98,7 +98,16 @@ impl<'a> Args<'a> {
 
     /// Argument `index`, to be kept: a large one is not copied if its buffer may be kept.
     pub fn owned(&self, index: usize) -> Bytes {
-        let bytes = self.at(index);
+        self.keep(self.at(index))
+    }
+
+    /// All bytes that the arguments lie in, to be kept likewise, and where they lie in them.
+    pub fn request(&self) -> (Bytes, &'a [Range<usize>]) {
+        let end = self.spans.last().map_or(0, |last| last.end);
+        (self.keep(self.bytes.get(..end).unwrap_or_default()), self.spans)
+    }
+
+    fn keep(&self, bytes: &[u8]) -> Bytes {
         let kept =
             self.whole.filter(|whole| bytes.len() >= whole.len() / 8 * 7).and_then(|whole| {
                 // An inline request's words lie elsewhere.

@@ -33,6 +33,8 @@ pub struct Config {
     pub maxclients: usize,
     /// Seconds after which an idle client is disconnected, 0 for never.
     pub timeout: u64,
+    /// Seconds of silence before TCP asks a client whether it is there, 0 for never.
+    pub tcp_keepalive: u64,
     /// Longest argument of a request.
     pub proto_max_bulk_len: u64,
     /// Most bytes of requests that a client may have pending.
@@ -177,6 +179,14 @@ pub static OPTIONS: &[ConfigOption] = &[
         |c| c.timeout.to_string()
     ),
     option!(
+        "tcp-keepalive",
+        "300",
+        true,
+        "seconds after which a silent client is asked by TCP whether it is there, 0 for never",
+        |c, t| number(t, 0, i32::MAX as u64).map(|n| c.tcp_keepalive = n),
+        |c| c.tcp_keepalive.to_string()
+    ),
+    option!(
         "proto-max-bulk-len",
         "512mb",
         true,
@@ -287,7 +297,6 @@ pub static OPTIONS: &[ConfigOption] = &[
     fixed!("maxmemory-policy", "noeviction", "nothing is ever evicted"),
     fixed!("replica-read-only", "yes", "there are no replicas: every node takes writes"),
     fixed!("slave-read-only", "yes", "the same under its old name"),
-    fixed!("tcp-keepalive", "300", "seconds between probes"),
     fixed!("tcp-backlog", "511", "connections that wait to be accepted"),
 ];
 

@@ -20,6 +20,7 @@ use lattis_engine::store::StoreError;
 use lattis_replication::Ticket;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::behind::{Behind, Written};
 use crate::commands::{self, Call, Command, CommandError, flag};
@@ -453,6 +454,7 @@ impl Shell {
             return;
         }
         let _ = stream.set_nodelay(true);
+        keep_alive(&stream, self.world.config.tcp_keepalive);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             self.world.clients.push(None);
@@ -957,6 +959,18 @@ impl Shell {
         for conn in self.conns.iter_mut().flatten() {
             conn.flush();
         }
+    }
+}
+
+/// Lets TCP ask after that many seconds of silence, and three times more in the same time, as in Redis. A
+/// system that does not take it goes without.
+fn keep_alive(stream: &mio::net::TcpStream, seconds: u64) {
+    if seconds > 0 {
+        let probes = TcpKeepalive::new()
+            .with_time(Duration::from_secs(seconds))
+            .with_interval(Duration::from_secs((seconds / 3).max(1)))
+            .with_retries(3);
+        let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
     }
 }
 

@@ -102,6 +102,10 @@ pub struct Client {
     pub input: usize,
     /// Bytes of replies not yet sent.
     pub output: usize,
+    /// Pieces that these replies lie in.
+    pub chunks: usize,
+    /// Room for requests that has nothing in it.
+    pub input_free: usize,
     /// Bytes of its buffers and its queue.
     pub memory: usize,
     /// The last command.
@@ -130,6 +134,8 @@ impl Client {
             no_evict: false,
             input: 0,
             output: 0,
+            chunks: 0,
+            input_free: 0,
             memory: 0,
             command: "NULL",
         };
@@ -141,6 +147,8 @@ impl Client {
     pub fn measure(&mut self, conn: &Conn) {
         self.input = conn.input.pending();
         self.output = conn.unsent();
+        self.chunks = conn.out.chunks();
+        self.input_free = conn.input.memory().saturating_sub(self.input);
         self.memory = conn.memory();
     }
 

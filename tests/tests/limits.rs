@@ -449,6 +449,40 @@ fn a_tick_does_not_write_without_bound() {
     assert!(after - before >= 4, "{} ticks", after - before);
 }
 
+/// Whether TCP will ask the client at that port whether it is there.
+fn is_kept_alive(server: &Server, client: &TcpStream) -> bool {
+    const ESTABLISHED: &str = "01";
+    const KEEP_ALIVE: &str = "02:";
+    let port = client.local_addr().expect("an address").port();
+    let (ours, theirs) = (format!(":{:04X}", server.port()), format!(":{port:04X}"));
+    let table = fs::read_to_string("/proc/net/tcp").expect("connections");
+    table.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        matches!(words[..], [_, local, remote, ESTABLISHED, _, timer, ..]
+            if local.ends_with(&ours) && remote.ends_with(&theirs) && timer.starts_with(KEEP_ALIVE))
+    })
+}
+
+/// `tcp-keepalive` is what it says, and follows CONFIG SET.
+#[test]
+fn silent_clients_are_asked() {
+    let server = Server::lattis(&NodeConfig::new("alive"));
+    let mut client = server.client();
+    let connect = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).expect("a connection");
+        stream.write_all(b"PING\r\n").expect("a request");
+        let mut reply = [0; 7];
+        stream.read_exact(&mut reply).expect("a reply");
+        stream
+    };
+    assert!(is_kept_alive(&server, &connect()));
+    assert!(client.words("CONFIG SET tcp-keepalive 0").is_ok());
+    assert!(!is_kept_alive(&server, &connect()));
+    assert!(client.words("CONFIG SET tcp-keepalive 60").is_ok());
+    assert!(is_kept_alive(&server, &connect()));
+    assert!(client.words("CONFIG SET tcp-keepalive -1").error().is_some());
+}
+
 /// A thousand idle connections, and the commands of another one are as fast as ever.
 #[test]
 fn idle_connections_cost_nothing() {

@@ -218,8 +218,8 @@ fn describe(client: &Client, world: &World) -> String {
     let multi = client.multi.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
-         ssub=0 multi={multi} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} \
-         oll=0 omem={} tot-mem={} events=r cmd={} user=default redir=-1 resp={} \
+         ssub=0 multi={multi} qbuf={} qbuf-free={} argv-mem=0 multi-mem={} obl=0 oll={} omem={} \
+         tot-mem={} events={} cmd={} user=default redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.address,
@@ -230,10 +230,12 @@ fn describe(client: &Client, world: &World) -> String {
         seconds(client.active),
         client.db,
         client.input,
+        client.input_free,
         client.multi_bytes,
-        client.output,
+        client.chunks,
         client.output,
         client.memory,
+        if client.output > 0 { "rw" } else { "r" },
         client.command,
         if client.resp3 { 3 } else { 2 },
         text(&client.library_name),

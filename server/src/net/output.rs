@@ -66,6 +66,11 @@ impl Output {
         self.len() - self.sent
     }
 
+    /// Chunks that are full.
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// Bytes of memory held; what is shared with the engine is the engine's.
     pub fn memory(&self) -> usize {
         let own = |chunk: &Chunk| match chunk {

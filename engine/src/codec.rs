@@ -137,19 +137,33 @@ impl Writer {
 #[derive(Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    /// What all is read from, if parts of it may be kept.
+    whole: Option<&'a Bytes>,
 }
+
+/// From this length on, bytes that are most of what they are read from are kept there and not copied.
+const SHARED: usize = 64 << 10;
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes }
+        Reader { rest: bytes, whole: None }
+    }
+
+    /// Reads from the start of `bytes`, of which [`kept`](Reader::kept) may keep parts.
+    pub fn over(bytes: &'a Bytes) -> Reader<'a> {
+        Reader { rest: bytes, whole: Some(bytes) }
     }
 
     /// Reads from the start of `bytes`, which must begin with the format number `known`.
     pub fn with_format(bytes: &'a [u8], known: u8) -> Result<Reader<'a>, CodecError> {
-        let mut reader = Reader::new(bytes);
-        match reader.u8()? {
-            format if format == known => Ok(reader),
+        Reader::new(bytes).format(known)
+    }
+
+    /// The reader behind the format number, which must be `known`.
+    pub fn format(mut self, known: u8) -> Result<Reader<'a>, CodecError> {
+        match self.u8()? {
+            format if format == known => Ok(self),
             format => Err(CodecError::Format(format)),
         }
     }
@@ -234,6 +248,16 @@ impl<'a> Reader<'a> {
     pub fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
         let len = self.count(1)?;
         self.raw(len)
+    }
+
+    /// The same, to be kept: shared with what is read if that is little more, copied otherwise.
+    pub fn kept(&mut self) -> Result<Bytes, CodecError> {
+        let bytes = self.bytes()?;
+        let shares = |whole: &&Bytes| bytes.len() >= SHARED && bytes.len() >= whole.len() / 8 * 7;
+        Ok(match self.whole.filter(shares) {
+            Some(whole) => whole.slice_ref(bytes),
+            None => Bytes::copy_from_slice(bytes),
+        })
     }
 
     /// An origin, 20 bytes.

@@ -306,7 +306,7 @@ impl Commit {
             .filter(|n| *n < MAX_EFFECTS && encoded.first > 0)
             .ok_or(CodecError::Invalid("run of seqs"))?
             + 1;
-        let mut input = Reader::with_format(&encoded.body, FORMAT)?;
+        let mut input = Reader::over(&encoded.body).format(FORMAT)?;
         let hlc = input.hlc()?;
         let foreign = input.count(Origin::LEN)?;
         let mut names = vec![encoded.origin];
@@ -484,7 +484,7 @@ fn decode_effect(
     }
     delta.resets_own = tag & tag::RESETS_OWN != 0;
     if tag & tag::PUT != 0 {
-        delta.put = Some(Bytes::copy_from_slice(input.bytes()?));
+        delta.put = Some(input.kept()?);
     }
     if tag & tag::ADD != 0 {
         delta.add = Some(Increment { generation: input.varint()?, sum: input.varint_i128()? });

@@ -166,8 +166,8 @@ impl Header {
         out.varint(self.derived.map_or(0, |elements| elements + 1));
     }
 
-    pub(crate) fn decode(bytes: &[u8], origins: &Origins) -> Result<Header, CodecError> {
-        let mut input = Reader::with_format(bytes, FORMAT)?;
+    pub(crate) fn decode(input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
+        let mut input = input.format(FORMAT)?;
         let mut header = Header { string: Row::decode(&mut input, origins)?, ..Header::default() };
         header.set_deadline(Row::decode(&mut input, origins)?);
         for _ in 0..input.count(5)? {

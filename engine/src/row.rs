@@ -530,7 +530,7 @@ impl Row {
         for _ in 0..input.count(11)? {
             let dot = Dot { origin: origins.read(input)?, seq: input.varint()? };
             let hlc = input.hlc()?;
-            row.insert(Sibling { dot, hlc, payload: Bytes::copy_from_slice(input.bytes()?) });
+            row.insert(Sibling { dot, hlc, payload: input.kept()? });
         }
         for _ in 0..input.count(21)? {
             let mut entry = CounterEntry {

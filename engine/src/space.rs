@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::cache::{Cache, Place, entry_bytes};
 use crate::causal::{Hlc, LogPosition, Millis};
-use crate::codec::Writer;
+use crate::codec::{Reader, Writer};
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
 use crate::crdt::deadline::Decision;
@@ -197,7 +197,7 @@ impl<S: Store> Space<S> {
             return Ok(place);
         }
         let header = match self.store.get(Family::Keys, &self.scratch)? {
-            Some(bytes) => Header::load(&bytes, &self.origins)?,
+            Some(bytes) => Header::load(Reader::over(&bytes), &self.origins)?,
             None => Header::default(),
         };
         let place = self.headers.insert(&self.scratch, header);
@@ -228,7 +228,7 @@ impl<S: Store> Space<S> {
         };
         let value = match found {
             Some(bytes) => {
-                let value = Row::load(&bytes, &self.origins)?;
+                let value = Row::load(Reader::over(&bytes), &self.origins)?;
                 self.headers[header].slot_mut(row.slot).cached += 1;
                 value
             }
@@ -335,7 +335,7 @@ impl<S: Store> Space<S> {
             return Ok(place);
         }
         let weight = match self.store.get(Family::Derived, &self.scratch)? {
-            Some(bytes) => u64::load(&bytes, &self.origins)?,
+            Some(bytes) => u64::load(Reader::new(&bytes), &self.origins)?,
             None => 0,
         };
         Ok(self.derived.insert(&self.scratch, weight))

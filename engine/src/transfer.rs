@@ -110,18 +110,18 @@ fn decode(
         Family::Keys => {
             let (db, name) = keys::split_header(key).ok_or(damaged)?;
             let name = Bytes::copy_from_slice(name);
-            let header = Header::decode(value, origins)?;
+            let header = Header::decode(Reader::new(value), origins)?;
             let row_key = |slot, subkey| RowKey { db, key: name.clone(), slot, subkey };
             Ok(header.into_rows().map(|(slot, sub, row)| (row_key(slot, sub), row)).collect())
         }
         Family::Data => {
             let name = keys::split_row(key).ok_or(damaged)?;
-            Ok(vec![(name, crate::space::parse_row(value, origins)?)])
+            Ok(vec![(name, crate::space::parse_row(Reader::new(value), origins)?)])
         }
         _ => {
             let (db, name) = key.get(1..).and_then(keys::split_header).ok_or(damaged)?;
             let name = RowKey::single(db, Bytes::copy_from_slice(name), Slot::Binding);
-            Ok(vec![(name, crate::space::parse_row(value, origins)?)])
+            Ok(vec![(name, crate::space::parse_row(Reader::new(value), origins)?)])
         }
     }
 }

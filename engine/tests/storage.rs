@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use common::{Rng, bytes};
 use lattis_engine::causal::{LogPosition, Millis, NodeId, VersionVector};
+use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::LogEntry;
 use lattis_engine::store::{Batch, Family, MemStore, Read, Run, Store, StoreError, keys};
 use lattis_engine::{
@@ -661,6 +662,31 @@ fn a_tick_that_cannot_be_written_has_not_happened() {
         let mut again = try_open(store.clone(), &config, 2).unwrap();
         assert_eq!(again.digest(), digest);
         again.verify().unwrap();
+    }
+}
+
+/// A large value stays where it was read, unless that would keep much more.
+#[test]
+fn a_large_value_is_not_copied_when_it_is_read() {
+    let value = vec![b'v'; 100_000];
+    let encoded = |values: usize| {
+        let mut out = Writer::with_format(1);
+        (0..values).for_each(|_| out.bytes(&value));
+        out.bytes(b"small");
+        out.finish()
+    };
+    let lies_in = |part: &Bytes, whole: &Bytes| whole.as_ptr_range().contains(&part.as_ptr());
+    for (values, shared) in [(1, true), (2, false)] {
+        let bytes = encoded(values);
+        let mut input = Reader::over(&bytes).format(1).unwrap();
+        for _ in 0..values {
+            let kept = input.kept().unwrap();
+            assert_eq!((lies_in(&kept, &bytes), &kept[..]), (shared, &value[..]));
+        }
+        let small = input.kept().unwrap();
+        assert_eq!((lies_in(&small, &bytes), &small[..]), (false, &b"small"[..]));
+        let kept = Reader::new(&bytes).format(1).unwrap().kept().unwrap();
+        assert!(!lies_in(&kept, &bytes), "it may go at any time");
     }
 }
 

@@ -13,14 +13,14 @@ use crate::store::{Family, Read, Run, Store, StoreError, keys};
 pub(super) trait Stored: Weigh + Sized {
     /// Appends the stored form; false if there is nothing to store.
     fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool;
-    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Self>;
+    fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Self>;
 }
 
 const ROW_FORMAT: u8 = 1;
 
 /// Reads a stored row.
-pub(crate) fn parse_row(bytes: &[u8], origins: &Origins) -> Result<Row, CodecError> {
-    let mut input = Reader::with_format(bytes, ROW_FORMAT)?;
+pub(crate) fn parse_row(input: Reader<'_>, origins: &Origins) -> Result<Row, CodecError> {
+    let mut input = input.format(ROW_FORMAT)?;
     let row = Row::decode(&mut input, origins)?;
     input.end()?;
     Ok(row)
@@ -33,8 +33,8 @@ impl Stored for Row {
         !self.is_empty()
     }
 
-    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Row> {
-        parse_row(bytes, origins).map_err(|error| StoreError::corrupt("row", error))
+    fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Row> {
+        parse_row(input, origins).map_err(|error| StoreError::corrupt("row", error))
     }
 }
 
@@ -44,8 +44,8 @@ impl Stored for Header {
         !self.is_blank()
     }
 
-    fn load(bytes: &[u8], origins: &Origins) -> Outcome<Header> {
-        Header::decode(bytes, origins)
+    fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Header> {
+        Header::decode(input, origins)
             .map_err(|error| StoreError::corrupt("record of a key", error))
     }
 }
@@ -59,8 +59,9 @@ impl Stored for u64 {
         *self > 0
     }
 
-    fn load(bytes: &[u8], _origins: &Origins) -> Outcome<u64> {
-        Reader::with_format(bytes, WEIGHT_FORMAT)
+    fn load(input: Reader<'_>, _origins: &Origins) -> Outcome<u64> {
+        input
+            .format(WEIGHT_FORMAT)
             .and_then(|mut input| input.varint())
             .map_err(|error| StoreError::corrupt("weight", error))
     }
@@ -102,7 +103,7 @@ pub(super) fn merged<S: Store, V: Stored>(
         let flow = match (ours.next_if(|mine| &***mine == key), cache.peek(key)) {
             // Cached or changed: what lies in the cache is never older than the store.
             (_, Some(value)) => visit(key, value),
-            (_, None) => match V::load(bytes, origins) {
+            (_, None) => match V::load(Reader::new(bytes), origins) {
                 Ok(value) => visit(key, &value),
                 Err(error) => {
                     failed = Some(error);

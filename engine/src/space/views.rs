@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::stored::Stored;
 use super::{Counted, Flip, Outcome, Space, corrupt};
 use crate::cache::Place;
-use crate::codec::Writer;
+use crate::codec::{Reader, Writer};
 use crate::commit::RowKey;
 use crate::crdt::Slot;
 use crate::dataflow::Change;
@@ -190,7 +190,7 @@ impl<S: Store> Space<S> {
         let mut failed = None;
         let from = [keys::BINDING];
         self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
-            let row = Row::load(value, &self.origins);
+            let row = Row::load(Reader::new(value), &self.origins);
             match (keys::split_header(&key[1..]), row) {
                 (Some((db, key)), Ok(row)) => {
                     bindings.insert((db, Bytes::copy_from_slice(key)), row);

@@ -21,6 +21,7 @@ use crate::port::Port;
 use crate::stats::{Rates, Stats};
 use crate::sync::Syncer;
 use crate::tick::{Loop, Parts, WAKER, wall_clock};
+use crate::usage;
 use crate::watch::WatchTable;
 use crate::world::{Facts, World};
 
@@ -29,6 +30,7 @@ const RESERVED_FILES: usize = 160;
 
 /// Runs a node until it is told to stop. The error is a line for the user.
 pub fn run(mut config: Config) -> Result<(), String> {
+    let memory_startup = usage::resident().unwrap_or(0);
     let mut random = ChaCha20Rng::from_os_rng();
     let listeners = listen(&config)?;
     lower_maxclients(&mut config);
@@ -48,6 +50,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
         config,
         stats: Stats::default(),
         rates: Rates::new(now),
+        memory_startup,
         memory_peak: 0,
         facts: Facts::default(),
         cursors: Cursors::default(),

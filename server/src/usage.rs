@@ -14,6 +14,8 @@ use crate::world::World;
 /// Memory by purpose, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
+    /// The process before it had opened its data.
+    pub startup: u64,
     /// Decoded rows and what finds them.
     pub engine: MemoryUse,
     /// RocksDB's part.
@@ -28,6 +30,7 @@ impl Memory {
     /// Measures. Cost: what is not yet written, and the clients.
     pub fn measure(engine: &Engine, world: &World) -> Memory {
         Memory {
+            startup: world.memory_startup,
             engine: engine.memory(),
             store: engine.store().memory(),
             clients: world.clients.iter().flatten().map(|client| client.memory as u64).sum(),
@@ -37,8 +40,9 @@ impl Memory {
 
     /// All of it; rows that are pinned are rows too.
     pub fn used(&self) -> u64 {
-        let Memory { engine, store, clients, outbox } = self;
-        engine.rows
+        let Memory { startup, engine, store, clients, outbox } = self;
+        startup
+            + engine.rows
             + engine.lists
             + engine.log_index
             + store.memtables

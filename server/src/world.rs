@@ -24,6 +24,8 @@ pub struct World {
     pub stats: Stats,
     /// The same per second.
     pub rates: Rates,
+    /// Memory of the process before it had opened its data, 0 if that is not known.
+    pub memory_startup: u64,
     /// The most memory that was accounted for.
     pub memory_peak: u64,
     /// The engine as of the last seal.

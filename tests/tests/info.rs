@@ -277,6 +277,7 @@ fn memory_is_told_by_its_parts() {
     assert!(number(&fields, "used_memory_rss") >= BYTES);
     assert!(number(&fields, "lattis_disk_bytes") >= BYTES);
     let parts = [
+        "used_memory_startup",
         "mem_clients_normal",
         "lattis_mem_rows",
         "lattis_mem_lists",

@@ -106,15 +106,12 @@ const SECTIONS: &[(&str, &[Show])] = &[
                 let (used, peak) = (it.memory.used() as f64, it.world().memory_peak as f64);
                 shown(format!("{:.2}%", used / peak.max(1.0) * 100.0))
             }),
+            Field("used_memory_startup", |it| shown(it.memory.startup)),
             Field("total_system_memory", |_| shown(usage::memory_of_machine()?)),
             Field("total_system_memory_human", |_| shown(human(usage::memory_of_machine()?))),
             Field("maxmemory", |_| shown(0)),
             Field("maxmemory_human", |_| shown("0B")),
             Field("maxmemory_policy", |_| shown("noeviction")),
-            Field("mem_fragmentation_ratio", |it| {
-                let (resident, used) = (usage::resident()? as f64, it.memory.used() as f64);
-                shown(format!("{:.2}", resident / used.max(1.0)))
-            }),
             Field("mem_clients_normal", |it| shown(it.memory.clients)),
             Field("lattis_mem_rows", |it| shown(it.memory.engine.rows)),
             Field("lattis_mem_pinned", |it| shown(it.memory.engine.pinned)),

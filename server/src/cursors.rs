@@ -4,40 +4,47 @@
 //! meanwhile. Clients expect a decimal number, so the table remembers the keys behind the latest numbers. A
 //! number that has been forgotten starts its scan again, which SCAN's guarantees allow.
 
+use std::collections::VecDeque;
+
 /// Scans that can be remembered.
-pub const CURSORS: u64 = 16_384;
+pub const CURSORS: usize = 16_384;
+/// Bytes of keys that are remembered, but the latest in any case: a scan always gets on.
+const BYTES: usize = 64 << 20;
+/// What an entry takes beside its key, roughly.
+const ENTRY: usize = 32;
 
 /// Numbers and the keys they stand for.
 #[derive(Debug, Default)]
 pub struct Cursors {
+    /// The number of the last one; those before it are one less each.
     last: u64,
-    slots: Vec<(u64, u16, Box<[u8]>)>,
+    kept: VecDeque<(u16, Box<[u8]>)>,
+    bytes: usize,
 }
 
 impl Cursors {
     /// A new cursor, never 0.
     pub fn remember(&mut self, db: u16, key: &[u8]) -> u64 {
         self.last += 1;
-        let entry = (self.last, db, Box::from(key));
-        match usize::try_from(self.last % CURSORS).ok().and_then(|i| self.slots.get_mut(i)) {
-            Some(slot) => *slot = entry,
-            // Slots fill up in order, from 1: the one at 0 is filled last.
-            None => {
-                if self.slots.is_empty() {
-                    self.slots.push((0, 0, Box::default()));
-                }
-                if (self.slots.len() as u64) < CURSORS {
-                    self.slots.push(entry);
-                }
-            }
+        self.bytes += key.len() + ENTRY;
+        self.kept.push_back((db, Box::from(key)));
+        while self.kept.len() > CURSORS || (self.bytes > BYTES && self.kept.len() > 1) {
+            let Some((_, oldest)) = self.kept.pop_front() else { break };
+            self.bytes -= oldest.len() + ENTRY;
         }
         self.last
     }
 
     /// The key behind which the scan goes on; `None`: from the beginning.
     pub fn recall(&self, cursor: u64, db: u16) -> Option<&[u8]> {
-        let slot = usize::try_from(cursor % CURSORS).ok().and_then(|i| self.slots.get(i))?;
-        (cursor != 0 && slot.0 == cursor && slot.1 == db).then_some(&*slot.2)
+        let age = usize::try_from(self.last.checked_sub(cursor)?).ok()?;
+        let (of, key) = self.kept.get(self.kept.len().checked_sub(age + 1)?)?;
+        (*of == db).then_some(key)
+    }
+
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -48,11 +55,13 @@ mod tests {
     #[test]
     fn the_latest_are_remembered() {
         let mut cursors = Cursors::default();
+        assert_eq!(cursors.recall(0, 0), None);
         let first = cursors.remember(0, b"a");
         assert_eq!(cursors.recall(first, 0), Some(&b"a"[..]));
         assert_eq!(cursors.recall(first, 1), None);
-        assert_eq!(cursors.recall(0, 0), None);
-        assert_eq!(cursors.recall(77, 0), None);
+        for unknown in [0, 2, 77, u64::MAX] {
+            assert_eq!(cursors.recall(unknown, 0), None);
+        }
         for _ in 1..CURSORS {
             let cursor = cursors.remember(0, b"b");
             assert_eq!(cursors.recall(cursor, 0), Some(&b"b"[..]));
@@ -61,6 +70,22 @@ mod tests {
         let cursor = cursors.remember(0, b"c");
         assert_eq!(cursors.recall(cursor, 0), Some(&b"c"[..]));
         assert_eq!(cursors.recall(first, 0), None);
-        assert_eq!(cursors.slots.len() as u64, CURSORS);
+        assert_eq!(cursors.kept.len(), CURSORS);
+    }
+
+    /// Keys may be as long as values.
+    #[test]
+    fn long_keys_take_no_more_than_their_share() {
+        let mut cursors = Cursors::default();
+        let key = vec![b'k'; BYTES / 8];
+        for _ in 0..100 {
+            let cursor = cursors.remember(0, &key);
+            assert_eq!(cursors.recall(cursor, 0), Some(&key[..]));
+            assert!(cursors.memory() <= BYTES);
+        }
+        assert_eq!(cursors.kept.len(), 7);
+        let longest = vec![b'k'; BYTES + 1];
+        let cursor = cursors.remember(0, &longest);
+        assert_eq!((cursors.recall(cursor, 0), cursors.kept.len()), (Some(&longest[..]), 1));
     }
 }

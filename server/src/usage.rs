@@ -24,6 +24,8 @@ pub struct Memory {
     pub clients: u64,
     /// Entries that wait for the peers' thread.
     pub outbox: u64,
+    /// Keys that SCAN's cursors stand for.
+    pub cursors: u64,
 }
 
 impl Memory {
@@ -35,12 +37,13 @@ impl Memory {
             store: engine.store().memory(),
             clients: world.clients.iter().flatten().map(|client| client.memory as u64).sum(),
             outbox: world.port.outbox_bytes() as u64,
+            cursors: world.cursors.memory() as u64,
         }
     }
 
     /// All of it; rows that are pinned are rows too.
     pub fn used(&self) -> u64 {
-        let Memory { startup, engine, store, clients, outbox } = self;
+        let Memory { startup, engine, store, clients, outbox, cursors } = self;
         startup
             + engine.rows
             + engine.lists
@@ -50,6 +53,7 @@ impl Memory {
             + store.tables
             + clients
             + outbox
+            + cursors
     }
 }
 

@@ -27,11 +27,12 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
+    #[inline]
     pub(crate) fn of(header: &Header) -> Counted {
         let visible = header.visible();
         // A passed deadline says nothing of what was written after it, nor that of client data of a view.
-        let applies = visible.is_some() && header.hidden.0 == 0 && header.derived.is_none();
-        Counted { visible, expires: header.expires().filter(|_| applies) }
+        let applies = || visible.is_some() && header.hidden.0 == 0 && header.derived.is_none();
+        Counted { visible, expires: header.expires().filter(|_| applies()) }
     }
 }
 
@@ -61,6 +62,7 @@ impl<S: Store> Space<S> {
     }
 
     /// Keeps what the db counts of its keys.
+    #[inline]
     pub(super) fn recount(&mut self, db: u16, before: Counted, after: Counted) {
         let index = usize::from(db);
         let (was, is) = (before.visible.is_some(), after.visible.is_some());

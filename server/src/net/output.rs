@@ -81,16 +81,18 @@ impl Output {
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        self.tail.extend_from_slice(bytes);
+        self.room(bytes.len()).extend_from_slice(bytes);
     }
 
-    /// Makes room for so many bytes that belong together.
-    pub fn reserve(&mut self, more: usize) {
+    /// Where so many bytes that belong together can be appended.
+    #[inline]
+    pub fn room(&mut self, more: usize) -> &mut Vec<u8> {
         if self.tail.capacity() - self.tail.len() < more {
             self.make_room(more);
         }
+        &mut self.tail
     }
 
     #[cold]

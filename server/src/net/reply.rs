@@ -87,10 +87,12 @@ impl<'a> Reply<'a> {
 
     /// A string of bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.out.reserve(bytes.len() + DIGITS + 5);
-        self.head(b'$', bytes.len());
-        self.out.extend_from_slice(bytes);
-        self.end();
+        let mut room = [0; LINE];
+        let head = line(b'$', i64::try_from(bytes.len()).unwrap_or(i64::MAX), &mut room);
+        let out = self.out.room(head.len() + bytes.len() + 2);
+        out.extend_from_slice(head);
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(b"\r\n");
     }
 
     /// A string of bytes that the engine holds: a large one is not copied.

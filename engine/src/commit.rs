@@ -167,6 +167,23 @@ impl EncodedCommit {
     }
 }
 
+impl EncodedCommit {
+    /// When it was written. Reads the head of the body alone.
+    pub fn hlc(&self) -> Result<Hlc, CodecError> {
+        Reader::with_format(&self.body, FORMAT)?.hlc()
+    }
+
+    /// The commit as peers of the version before read it.
+    pub fn downgrade(&self) -> EncodedCommit {
+        self.clone()
+    }
+
+    /// Whether this version can apply it, as far as that can be said without any state.
+    pub fn check(&self) -> Result<(), CodecError> {
+        Commit::decode(self)?.validate()
+    }
+}
+
 /// One entry of a node's delivery log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogEntry {

@@ -43,7 +43,7 @@ mod log;
 mod slots;
 mod space;
 mod tick;
-mod transfer;
+pub mod transfer;
 mod txn;
 mod verify;
 

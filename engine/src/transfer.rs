@@ -126,6 +126,14 @@ fn decode(
     }
 }
 
+/// The sender's clock, as a chunk tells it.
+pub fn state_clock(chunk: &[u8]) -> Result<Hlc, CodecError> {
+    let mut input = Reader::with_format(chunk, FORMAT)?;
+    input.varint()?;
+    VersionVector::decode(&mut input)?;
+    input.hlc()
+}
+
 fn write_row(name: &RowKey, row: &Row, out: &mut Writer, names: &mut Origins) {
     out.varint(u64::from(name.db));
     out.bytes(&name.key);

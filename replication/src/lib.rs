@@ -2,48 +2,57 @@
 //!
 //! **The invariant.** Every node keeps one delivery log: the order in which commits, its own and
 //! others', became visible there. A commit enters the log only after all its causes, so every prefix of
-//! a log is causally closed. A link carries the sender's whole log, in order, to the receiver, less what
-//! the receiver was known, by this very connection, to have already. The receiver works that stream in
-//! order and passes an item only when its own vector covers it. So whatever stands behind a processed
-//! prefix has all its causes here, and may be applied at once: no dependency vectors travel, nothing is
-//! held back globally, and a link that waits holds up no other link. All else serves this: positions
-//! that need not carry their payload are still there as *markers* (lazy), a payload fetched out of turn
-//! (*graft*) is parked until its marker is reached, a trimmed prefix and a state transfer are *barriers*
-//! over a whole vector, and any doubt about the order (overrun, refusal, bad frame) ends the connection,
+//! a log is causally closed. A link tells the sender's whole log, in order, to the receiver, less what
+//! the receiver was known, by this very connection, to have already. The receiver works that order and
+//! passes a position only when its own vector covers it. So whatever stands behind a processed prefix has
+//! all its causes here, and may be applied at once: no dependency vectors travel, nothing is held back
+//! globally, and a link that waits holds up no other link. A trimmed prefix and a state transfer are
+//! *barriers* over a whole vector, and any doubt about the order (overrun, bad frame) ends the connection,
 //! whose successor begins with a handshake of vectors.
+//!
+//! **Two lanes.** The order travels apart from the payloads (see [`wire`]). Positions of all commits,
+//! acks and heartbeats go on the order lane, which waits for nothing. Commits go on the payload lane: by a
+//! tree per origin, passed on as soon as they arrive, parked until a position at the head of some link names
+//! them. Since the arrival of a payload depends on no order, no two links can wait for each other.
 //!
 //! **Vectors.** *sealed*: what the engine has written; told to peers. *submitted*: sealed, and what was
 //! handed to the engine since. The engine takes [`Output::Apply`] in order, so submitted is what will be
 //! there when the next one is applied. If the engine refuses one, everything that was decided by
-//! submitted is void: all links are reset, and the ticket's epoch ends.
+//! submitted is taken back, and the ticket's epoch ends; only a link that brought what cannot be applied is
+//! closed.
 //!
-//! **Messages.** Hello, Auth (handshake); Welcome (vector, window); Stream (commits, markers, barriers);
-//! Ack (window bytes consumed, sealed vector); Prune, Graft, Grafted; StateRequest, State, StateNext;
+//! **Messages.** Hello, Auth (handshake); Welcome (vector, window); Order (positions, barriers); Payload
+//! (commits); Ack (what was consumed, sealed vector); Prune, Graft, Grafted; StateRequest, State, StateNext;
 //! Ping, Pong; Bye. See [`wire`].
 //!
 //! **Timers.** [`Timer`] values come back as [`Input::Timer`]; one that is out of date does nothing.
 //!
-//! **Layers.** `membership` (whom to dial), `handshake` (who may talk), `sender` and `receiver` (the
-//! streams of a link), `peers` (what the operator sees), [`Node`] joins them. Nothing here reads a
-//! clock, draws a number by itself, does I/O, or keeps an unbounded queue.
+//! **Layers.** `membership` (whom to dial), `handshake` (who may talk), `link` (a connection's lanes),
+//! `sender` and `receiver` (the order of a link, out and in), `parking` (payloads that wait), `transfer`
+//! (whole states), `clocks` (whose clock is ahead), `peers` (what the operator sees), [`Node`] joins them.
+//! Nothing here reads a clock, draws a number by itself, does I/O, or keeps an unbounded queue.
 
+mod clocks;
 mod handshake;
+mod link;
 mod membership;
 mod node;
+mod parking;
 mod peers;
 mod receiver;
 mod sender;
+mod transfer;
 pub mod wire;
 
 use std::fmt;
 
 use bytes::Bytes;
-pub use handshake::VERSION;
+pub use handshake::{VERSION, VERSION_MIN};
 use lattis_engine::causal::{LogPosition, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
 pub use node::Node;
 pub use peers::PeerInfo;
-pub use wire::{FRAME_LIMIT, Framer, HELLO_MAX, WireError};
+pub use wire::{FRAME_LIMIT, Framer, HELLO_MAX, Lane, WireError};
 
 /// One connection. The driver numbers them and never uses a number twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,22 +85,34 @@ pub struct Config {
     pub peers: Vec<String>,
     /// Whether addresses that peers advertise are dialled after the connection was lost.
     pub dial_advertised: bool,
-    /// How long a marker waits at the head of a link before its commits are asked for.
+    /// Who is sent commits of an origin that nobody has asked for or refused yet.
+    pub broadcast: Broadcast,
+    /// How long a position waits at the head of a link for its commit before that is asked for.
     pub graft_after: Millis,
     /// How long a barrier waits at the head of a link before the state is asked for.
     pub barrier_after: Millis,
     /// Time between heartbeats, and the node's own tick.
     pub heartbeat: Millis,
-    /// Silence, or an unanswered heartbeat, after which a link is dead.
+    /// Time without a byte after which a link is dead.
     pub dead_after: Millis,
     /// How long a handshake may take.
     pub handshake_after: Millis,
-    /// How long a state transfer or a graft may stand still before its link is reset.
+    /// How long a state transfer or a graft may stand still, without a byte, before its link is reset.
     pub transfer_after: Millis,
+    /// How long a state transfer that was cut is kept by its sender, with the log behind it.
+    pub keep_after: Millis,
+    /// How long nothing is handed to an engine that has refused something without a fault of a peer.
+    pub retry_after: Millis,
+    /// How far ahead of this node's wall clock commits may be stamped that are taken from a peer.
+    pub clock_max_drift: Millis,
     /// First and longest delay between attempts to dial.
     pub redial: (Millis, Millis),
-    /// Un-acked stream bytes that this node accepts on one link.
+    /// Un-acked payload bytes that this node accepts on one link.
     pub window_bytes: u64,
+    /// Un-acked positions under way on one link, in either direction.
+    pub window_positions: u64,
+    /// Bytes of the payload lane that the driver may hold of one link and has not written.
+    pub payload_ahead: u64,
     /// Log entries, in bytes, buffered for one link before it is served from the log.
     pub buffer_bytes: usize,
     /// Bytes of log entries asked for at once.
@@ -118,14 +139,20 @@ impl Default for Config {
             address: String::new(),
             peers: Vec::new(),
             dial_advertised: true,
+            broadcast: Broadcast::Direct,
             graft_after: Millis(100),
             barrier_after: Millis(500),
             heartbeat: Millis(1000),
             dead_after: Millis(5000),
             handshake_after: Millis(5000),
             transfer_after: Millis(30_000),
+            keep_after: Millis(600_000),
+            retry_after: Millis(1000),
+            clock_max_drift: Millis(60_000),
             redial: (Millis(100), Millis(5000)),
             window_bytes: 1 << 20,
+            window_positions: 1 << 16,
+            payload_ahead: 256 << 10,
             buffer_bytes: 1 << 20,
             read_bytes: 256 << 10,
             graft_bytes: 256 << 10,
@@ -138,7 +165,19 @@ impl Default for Config {
     }
 }
 
-/// Faults taken from the counterexamples of MODEL M5, each breaking one rule.
+/// Who is sent the commits of an origin of which nothing is known yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Broadcast {
+    /// A node sends its own commits to all its peers, and others' to those who ask: right for a full mesh,
+    /// where every payload travels one hop, once.
+    #[default]
+    Direct,
+    /// The first commit of an origin goes everywhere; who gets a second copy refuses one of the ways, and a
+    /// tree is left (Leitao, Pereira, Rodrigues: "Epidemic Broadcast Trees", 2007). Right for partial views.
+    Tree,
+}
+
+/// Faults taken from the counterexamples of the models, each breaking one rule.
 #[cfg(feature = "planted")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -146,17 +185,26 @@ pub enum Planted {
     ActivateFromNow,
     /// When a link's buffer overflows its entries are gone.
     DropFromQueue,
-    /// Commits that a graft brings are applied at once.
-    GraftAppliedOnArrival,
+    /// Commits are applied as they arrive.
+    AppliedOnArrival,
     /// Barriers are not sent.
     NoBarrier,
     /// What a peer was known to have is kept from its last connection.
     StaleKnowledge,
-    /// The receiver does not wait at markers.
-    MarkerIgnored,
-    /// After a refusal only links with commits in flight are reset, though others may have passed items
-    /// because of what was refused.
-    RefusalResetsFew,
+    /// The receiver does not wait for what a position names.
+    OrderIgnored,
+    /// After a refusal, what was passed because of what was refused stays passed.
+    RefusalRestoresNothing,
+    /// A heartbeat that is not answered in time makes a link dead, whatever else arrives.
+    DeadByHeartbeat,
+    /// A state transfer that is cut begins again.
+    TransferForgotten,
+    /// The log behind a snapshot is trimmed while the snapshot travels.
+    LogNotHeld,
+    /// Positions and heartbeats wait behind payloads.
+    OneLane,
+    /// Commits from a clock far ahead are taken.
+    ClockNotHeld,
 }
 
 /// What happens to a node.
@@ -170,6 +218,8 @@ pub enum Input {
         link: LinkId,
         /// The address of [`Output::Dial`]; `None` if the peer dialled.
         dialled: Option<String>,
+        /// Where the other end is, for people.
+        from: String,
     },
     /// [`Output::Dial`] did not succeed.
     DialFailed {
@@ -192,10 +242,18 @@ pub enum Input {
         /// As cut by [`Framer`].
         bytes: Bytes,
     },
-    /// A hint that the link takes bytes again; nothing depends on it.
-    Writable {
+    /// Bytes arrived that do not make a whole frame yet: a sign of life. To be told of now and then while a
+    /// frame takes long.
+    Received {
         /// Which.
         link: LinkId,
+    },
+    /// Frames of the payload lane were written to the socket.
+    Written {
+        /// Which.
+        link: LinkId,
+        /// Their bytes, lengths included.
+        bytes: u64,
     },
     /// A timer of [`Output::Arm`] went off.
     Timer(Timer),
@@ -214,6 +272,9 @@ pub enum Input {
     Refused {
         /// What was refused.
         ticket: Ticket,
+        /// The commit that cannot be applied, by origin and first seq. `None`: it is no fault of what was
+        /// sent (a full disk), and the same is tried again later.
+        culprit: Option<(Origin, u64)>,
         /// For the operator.
         why: String,
     },
@@ -247,7 +308,11 @@ pub enum Input {
     StateChunk {
         /// For whom.
         link: LinkId,
-        /// The next part of the snapshot.
+        /// As asked for.
+        snapshot: u64,
+        /// As asked for.
+        part: u64,
+        /// That part of the snapshot.
         bytes: Bytes,
         /// Whether it is the last.
         last: bool,
@@ -257,10 +322,13 @@ pub enum Input {
 /// What a node wants done, in this order.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Send a frame, with its length before it.
+    /// Send a frame, with its length before it. Frames of one lane keep their order; those of the order
+    /// lane go before those of the payload lane that are not written yet.
     Send {
         /// To whom.
         link: LinkId,
+        /// Which of the link's lanes.
+        lane: Lane,
         /// Without length.
         frame: Bytes,
     },
@@ -332,14 +400,27 @@ pub enum Output {
         /// About how many bytes; at least one commit.
         limit_bytes: usize,
     },
-    /// Give the next part of a snapshot; answer with one `StateChunk`.
+    /// Give a part of a snapshot; answer with one `StateChunk`. A name that is not known asks for a new
+    /// snapshot. The last parts may be asked for again, and every part has to be the same then.
     ReadState {
-        /// For whom; the snapshot is dropped with the link.
+        /// For whom.
         link: LinkId,
-        /// false: take a new snapshot; true: the next part of it.
-        resume: bool,
+        /// Its name.
+        snapshot: u64,
+        /// Which part, from 0.
+        part: u64,
         /// About how many bytes.
         limit_bytes: usize,
+    },
+    /// The snapshot is not needed any more.
+    DropState {
+        /// Its name.
+        snapshot: u64,
+    },
+    /// Keep the log from this position on, though it is over its limit; `None`: as usual.
+    HoldLog {
+        /// What lies before it may be trimmed.
+        from: Option<LogPosition>,
     },
     /// Something to log.
     Report(PeerEvent),
@@ -356,6 +437,8 @@ pub enum Timer {
     Head(LinkId),
     /// Dial.
     Dial(String),
+    /// The engine may be tried again after a refusal.
+    Retry,
 }
 
 /// What an operator can want.
@@ -375,6 +458,11 @@ pub enum PeerCommand {
     Resume {
         /// `None`: all pauses.
         name: Option<String>,
+    },
+    /// Take what a peer has stamped too far ahead.
+    AcceptClock {
+        /// Name, address or node id.
+        name: String,
     },
 }
 
@@ -399,9 +487,15 @@ pub enum CloseReason {
     /// Two live nodes bear one node id.
     #[error("two live nodes bear one node id: a copied or restored data directory")]
     Clone,
-    /// A peer knows more of this node's origin than the node itself.
-    #[error("a peer knows writes of this node that the node has lost: fenced")]
+    /// Peers know more of this node's origin than the node itself.
+    #[error("peers know writes of this node that the node has lost: fenced")]
     Fenced,
+    /// One peer claims to.
+    #[error("the peer claims to know writes of this node that it did not make")]
+    Claim,
+    /// The handshake of an earlier life of the node arrived late.
+    #[error("an earlier life of the peer: its successor is connected")]
+    Older,
     /// There is another connection to the node.
     #[error("another connection to the node stays")]
     Duplicate,
@@ -485,6 +579,8 @@ pub enum PeerEvent {
         link: LinkId,
         /// Who, if it was known.
         node: Option<NodeId>,
+        /// Where it was dialled, or came from.
+        address: String,
         /// Why.
         why: CloseReason,
     },
@@ -501,11 +597,47 @@ pub enum PeerEvent {
         link: LinkId,
         /// Whether this node receives it.
         receives: bool,
+        /// Whether it goes on where it was cut.
+        resumes: bool,
     },
-    /// A peer knows seqs of this node's current origin that the node does not: its directory was
-    /// restored or copied. The node has closed all links; it must not mint with this origin any more.
-    Fenced {
+    /// A peer claims to know seqs of this node's current origin that the node does not. Its link is closed.
+    Claim {
         /// Who told.
+        peer: NodeId,
+        /// The seq that the peer claims.
+        theirs: u64,
+        /// The seq that this node knows.
+        mine: u64,
+    },
+    /// A peer's commits were refused again and again: it is paused until the operator resumes it.
+    Suspended {
+        /// Who.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// Why the last one was refused.
+        why: String,
+    },
+    /// A link begins or ends to wait because the peer's commits are stamped too far ahead.
+    ClockHeld {
+        /// Who.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// How far ahead of this node's wall clock, ms; `None`: it goes on.
+        ahead_ms: Option<u64>,
+    },
+    /// This node's own wall clock is ahead of the median of its peers by more than half the bound: it must
+    /// not write until it is told that this is over.
+    OwnClock {
+        /// By how much, ms; `None`: it is over.
+        ahead_ms: Option<u64>,
+    },
+    /// Several peers know seqs of this node's current origin that the node does not: its directory was
+    /// copied, and both copies run. The node has closed all links; it must not mint with this origin any
+    /// more.
+    Fenced {
+        /// Who told last.
         peer: NodeId,
         /// The seq that the peer knows.
         theirs: u64,

@@ -1,41 +1,53 @@
-//! One node: joins membership, handshakes and the streams of all links.
+//! One node: joins membership, handshakes, the lanes of all links, transfers and clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use lattis_engine::causal::{LogPosition, Millis, NodeId, Origin, VersionVector};
-use lattis_engine::commit::LogEntry;
+use lattis_engine::causal::{Hlc, LogPosition, Millis, NodeId, Origin, VersionVector};
+use lattis_engine::commit::{EncodedCommit, LogEntry};
+use lattis_engine::transfer::state_clock;
 use rand_core::RngCore;
 
+use crate::clocks::Clocks;
 use crate::handshake::{self, Phase};
-use crate::membership::{MAX_PLACES, Membership};
+use crate::link::Link;
+use crate::membership::Membership;
+use crate::parking::{InFlight, Parked, Parking};
 use crate::peers::{Record, Seals};
-use crate::receiver::{Graft, Head, InFlight, Receiver, Work};
-use crate::sender::{Sender, StateOut};
+use crate::receiver::{Graft, Head, Receiver, Work};
+use crate::sender::{Limits, Sender};
+use crate::transfer::{Incoming, Outgoing};
 use crate::wire::{
-    FRAME_LIMIT, FrameReader, FrameWriter, HELLO_MAX, Hello, Item, Message, TEXT_MAX, Welcome,
-    before_auth,
+    FRAME_LIMIT, FrameReader, FrameWriter, HELLO_MAX, Item, Lane, Message, Position, TEXT_MAX,
+    before_auth, lane_of, payload_cost,
 };
-use crate::{
-    CloseReason, Config, Input, LinkId, Output, PeerCommand, PeerEvent, PeerInfo, Ticket, Timer,
-};
-
-/// Parts of a snapshot that may be under way to a receiver that has not staged them.
-const STATE_AHEAD: u32 = 4;
+use crate::{Broadcast, CloseReason, Config, Input, LinkId, Output, PeerEvent, Ticket, Timer};
 
 /// Accepted connections that may be in their handshake at once.
 const MAX_STRANGERS: usize = 64;
+/// Refusals of one peer's commits in [`REFUSALS_WITHIN`] after which it is paused.
+const REFUSALS: usize = 3;
+const REFUSALS_WITHIN: u64 = 60_000;
+/// Fetches in a row after which the link they went to becomes an origin's way.
+const FETCHES: u32 = 4;
+/// A copy that comes that much later than the first one came by a worse way.
+const LATE: u64 = 50;
 
 /// Which rules are broken on purpose: none, but for tests with the feature `planted`.
 #[derive(Clone, Copy, Debug, Default)]
-struct Faults {
-    from_now: bool,
-    drop_from_queue: bool,
-    graft_on_arrival: bool,
-    no_barrier: bool,
-    stale_knowledge: bool,
-    markers_ignored: bool,
-    refusal_resets_few: bool,
+pub(crate) struct Faults {
+    pub from_now: bool,
+    pub drop_from_queue: bool,
+    pub applied_on_arrival: bool,
+    pub no_barrier: bool,
+    pub stale_knowledge: bool,
+    pub order_ignored: bool,
+    pub refusal_restores_nothing: bool,
+    pub dead_by_heartbeat: bool,
+    pub transfer_forgotten: bool,
+    pub log_not_held: bool,
+    pub one_lane: bool,
+    pub clock_not_held: bool,
 }
 
 impl Faults {
@@ -51,62 +63,29 @@ impl Faults {
         Faults {
             from_now: is(Planted::ActivateFromNow),
             drop_from_queue: is(Planted::DropFromQueue),
-            graft_on_arrival: is(Planted::GraftAppliedOnArrival),
+            applied_on_arrival: is(Planted::AppliedOnArrival),
             no_barrier: is(Planted::NoBarrier),
             stale_knowledge: is(Planted::StaleKnowledge),
-            markers_ignored: is(Planted::MarkerIgnored),
-            refusal_resets_few: is(Planted::RefusalResetsFew),
+            order_ignored: is(Planted::OrderIgnored),
+            refusal_restores_nothing: is(Planted::RefusalRestoresNothing),
+            dead_by_heartbeat: is(Planted::DeadByHeartbeat),
+            transfer_forgotten: is(Planted::TransferForgotten),
+            log_not_held: is(Planted::LogNotHeld),
+            one_lane: is(Planted::OneLane),
+            clock_not_held: is(Planted::ClockNotHeld),
         }
     }
 }
 
-struct Link {
-    dialled: Option<String>,
-    phase: Phase,
-    hello: Hello,
-    hello_frame: Bytes,
-    peer: Option<(Hello, Bytes)>,
-    writer: FrameWriter,
-    reader: FrameReader,
-    sender: Sender,
-    receiver: Receiver,
-    /// An answer to a graft was parked since the queue was worked last.
-    grafted: bool,
-    heard: Millis,
-    /// When the oldest heartbeat that was not answered was sent.
-    pinged: Option<Millis>,
-    active_since: Option<Millis>,
-    bytes_in: u64,
-    bytes_out: u64,
-}
-
-impl Link {
-    fn send(&mut self, link: LinkId, message: &Message, out: &mut Vec<Output>) {
-        for frame in self.writer.write(message) {
-            self.bytes_out += frame.len() as u64 + 4;
-            out.push(Output::Send { link, frame });
-        }
-    }
-
-    /// The peer's origin, once it is proven.
-    fn verified(&self) -> Option<Origin> {
-        match self.phase {
-            Phase::Hello | Phase::Auth => None,
-            Phase::Welcome | Phase::Active => self.peer.as_ref().map(|(hello, _)| hello.origin),
-        }
-    }
-
-    fn active(&self) -> Option<Origin> {
-        if self.phase == Phase::Active { self.verified() } else { None }
-    }
-}
-
-struct Transfer {
+/// The way of an origin's commits: one link is enough, and it stays as long as it is no worse than others
+/// (Leitao, Pereira, Rodrigues: "Epidemic Broadcast Trees", 2007).
+#[derive(Clone, Copy, Debug)]
+struct Parent {
     link: LinkId,
-    ticket: Ticket,
-    /// The last part was handed over: waits for the engine.
-    joining: bool,
-    progress: Millis,
+    /// When a commit came by it first.
+    came: Millis,
+    /// Another link that was before it the last time.
+    rival: Option<LinkId>,
 }
 
 /// The replication of one node: give it inputs, do its outputs.
@@ -115,29 +94,40 @@ struct Transfer {
 /// by [`Input::Sealed`] before; entries may be left out there, the position and vector may not.
 /// Work per input: proportional to the input and to the number of links.
 pub struct Node {
-    config: Config,
-    faults: Faults,
-    origin: Origin,
-    sealed: VersionVector,
+    pub(crate) config: Config,
+    pub(crate) faults: Faults,
+    pub(crate) origin: Origin,
+    pub(crate) sealed: VersionVector,
     submitted: VersionVector,
-    position: LogPosition,
+    pub(crate) position: LogPosition,
+    parking: Parking,
     in_flight: InFlight,
-    epoch: u64,
-    tickets: u64,
-    links: BTreeMap<LinkId, Link>,
-    records: BTreeMap<NodeId, Record>,
-    membership: Membership,
-    transfer: Option<Transfer>,
-    seals: Seals,
-    stale: BTreeMap<NodeId, VersionVector>,
-    started: bool,
-    fenced: bool,
-    redial: bool,
+    pub(crate) epoch: u64,
+    pub(crate) tickets: u64,
+    pub(crate) links: BTreeMap<LinkId, Link>,
+    pub(crate) records: BTreeMap<NodeId, Record>,
+    pub(crate) membership: Membership,
+    pub(crate) clocks: Clocks,
+    /// By which way the commits of an origin come.
+    parents: BTreeMap<Origin, Parent>,
+    pub(crate) incoming: Option<Incoming>,
+    pub(crate) outgoing: BTreeMap<u64, Outgoing>,
+    /// From where the driver was told to keep the log.
+    pub(crate) held: Option<LogPosition>,
+    pub(crate) seals: Seals,
+    pub(crate) stale: BTreeMap<NodeId, VersionVector>,
+    /// Peers that know more of this node's origin than the node itself.
+    pub(crate) claims: BTreeSet<NodeId>,
+    pub(crate) started: bool,
+    pub(crate) fenced: bool,
+    pub(crate) redial: bool,
+    /// After a refusal: nothing is handed to the engine before this.
+    stalled: Option<Millis>,
     /// The wall clock at the last input.
-    wall: Millis,
+    pub(crate) wall: Millis,
     /// What waiting is measured by: the wall clock's steps forward, added up. A clock that is set back
     /// would otherwise stop every timer until it has caught up with itself.
-    now: Millis,
+    pub(crate) now: Millis,
 }
 
 impl Node {
@@ -148,7 +138,8 @@ impl Node {
         vector: VersionVector,
         position: LogPosition,
     ) -> Node {
-        config.window_bytes = config.window_bytes.max(1);
+        config.window_bytes = config.window_bytes.max(2);
+        config.window_positions = config.window_positions.max(1);
         config.heartbeat.0 = config.heartbeat.0.max(1);
         config.max_frame = config.max_frame.clamp(HELLO_MAX, FRAME_LIMIT);
         let mut membership = Membership::new(config.redial.0, config.redial.1);
@@ -162,24 +153,31 @@ impl Node {
             submitted: vector.clone(),
             sealed: vector,
             position,
+            parking: Parking::default(),
             in_flight: InFlight::default(),
             epoch: 0,
             tickets: 0,
             links: BTreeMap::new(),
             records: BTreeMap::new(),
             membership,
-            transfer: None,
+            clocks: Clocks::default(),
+            parents: BTreeMap::new(),
+            incoming: None,
+            outgoing: BTreeMap::new(),
+            held: None,
             seals: Seals::default(),
             stale: BTreeMap::new(),
+            claims: BTreeSet::new(),
             started: false,
             fenced: false,
             redial: false,
+            stalled: None,
             wall: Millis(0),
             now: Millis(0),
         }
     }
 
-    /// Whether a peer knew more of this node's origin than the node itself (see [`PeerEvent::Fenced`]).
+    /// Whether peers knew more of this node's origin than the node itself (see [`PeerEvent::Fenced`]).
     pub fn fenced(&self) -> bool {
         self.fenced
     }
@@ -205,17 +203,27 @@ impl Node {
                     out.push(Output::Arm { after: self.config.heartbeat, timer: Timer::Tick });
                 }
             }
-            Input::LinkUp { link, dialled } => self.link_up(link, dialled, rng, out),
+            Input::LinkUp { link, dialled, from } => self.link_up(link, dialled, from, rng, out),
             Input::LinkDown { link, why } => {
                 self.drop_link(link, CloseReason::Lost(why), false, out)
             }
             Input::DialFailed { address, why } => self.dial_failed(address, why, out),
+            Input::Received { link } => {
+                let now = self.now;
+                if let Some(link) = self.links.get_mut(&link) {
+                    (link.heard, link.moved) = (now, now);
+                }
+            }
             Input::Frame { link, bytes } => {
                 if let Err(why) = self.frame(link, bytes, out) {
                     self.drop_link(link, why, true, out);
                 }
             }
-            Input::Writable { .. } => {}
+            Input::Written { link, bytes } => {
+                if let Some(link) = self.links.get_mut(&link) {
+                    link.written(bytes);
+                }
+            }
             Input::Timer(timer) => {
                 tell = timer == Timer::Tick;
                 self.timer(timer, out);
@@ -225,7 +233,7 @@ impl Node {
                 self.sealed(position, &vector, &entries);
                 tell = true;
             }
-            Input::Refused { ticket, why } => self.refused(ticket, &why, out),
+            Input::Refused { ticket, culprit, why } => self.refused(ticket, culprit, &why, out),
             Input::Staged { ticket } => self.staged(ticket, out),
             Input::LogChunk { link, upto, entries } => {
                 if let Some(link) = self.links.get_mut(&link)
@@ -239,10 +247,12 @@ impl Node {
                     && link.sender.graft == Some(ticket)
                 {
                     link.sender.graft = None;
-                    link.send(id, &Message::Grafted { commits, truncated }, out);
+                    link.send(id, Message::Grafted { commits, truncated }, out);
                 }
             }
-            Input::StateChunk { link, bytes, last } => self.state_chunk(link, bytes, last, out),
+            Input::StateChunk { link, snapshot, part, bytes, last } => {
+                self.state_chunk(link, snapshot, part, bytes, last, out);
+            }
         }
         self.settle(tell, out);
         if self.redial {
@@ -256,6 +266,7 @@ impl Node {
         &mut self,
         id: LinkId,
         dialled: Option<String>,
+        from: String,
         rng: &mut dyn RngCore,
         out: &mut Vec<Output>,
     ) {
@@ -265,31 +276,15 @@ impl Node {
         let mut challenge = [0; 32];
         rng.fill_bytes(&mut challenge);
         let hello = handshake::hello(&self.config, self.origin, challenge);
-        let mut link = Link {
-            dialled,
-            phase: Phase::Hello,
-            hello: hello.clone(),
-            hello_frame: Bytes::new(),
-            peer: None,
-            writer: FrameWriter::new(HELLO_MAX),
-            reader: FrameReader::new(self.config.max_message),
-            sender: Sender::new(VersionVector::new(), VersionVector::new(), 0),
-            receiver: Receiver::new(self.config.window_bytes, 0),
-            grafted: false,
-            heard: self.now,
-            pinged: None,
-            active_since: None,
-            bytes_in: 0,
-            bytes_out: 0,
-        };
+        let ends = (FrameWriter::new(HELLO_MAX), FrameReader::new(self.config.max_message));
+        let streams = (Sender::new(VersionVector::new(), self.limits()), Receiver::new(0));
+        let accepted = dialled.is_none();
+        let mut link = Link::new(dialled, from, hello.clone(), ends, streams, self.now);
+        link.one_lane = self.faults.one_lane;
         let refused = if self.fenced {
             Some(CloseReason::Fenced)
         } else if self.membership.all_paused() {
             Some(CloseReason::Paused)
-        } else if link.dialled.is_none()
-            && self.links.values().filter(|link| link.verified().is_none()).count() >= MAX_STRANGERS
-        {
-            Some(CloseReason::Strangers)
         } else {
             None
         };
@@ -297,27 +292,61 @@ impl Node {
             self.links.insert(id, link);
             return self.drop_link(id, why, true, out);
         }
+        if accepted {
+            self.make_room(out);
+        }
         if let Some(frame) = link.writer.write(&Message::Hello(hello)).pop() {
             link.hello_frame = frame.clone();
             link.bytes_out += frame.len() as u64 + 4;
-            out.push(Output::Send { link: id, frame });
+            out.push(Output::Send { link: id, lane: Lane::Order, frame });
         }
         self.links.insert(id, link);
         let after = self.config.handshake_after;
         out.push(Output::Arm { after, timer: Timer::Handshake(id) });
     }
 
+    /// Who has not proven himself gives way to who comes, the oldest first: an honest handshake takes a
+    /// round trip, and who holds places for longer has something else in mind.
+    fn make_room(&mut self, out: &mut Vec<Output>) {
+        let strangers = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.dialled.is_none() && link.verified().is_none());
+        let strangers: Vec<LinkId> = strangers.map(|(id, _)| *id).collect();
+        if strangers.len() >= MAX_STRANGERS
+            && let Some(oldest) = strangers.first()
+        {
+            self.drop_link(*oldest, CloseReason::Strangers, true, out);
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            buffer: self.config.buffer_bytes,
+            positions: self.config.window_positions,
+            eager_unheard: self.config.broadcast == Broadcast::Tree,
+        }
+    }
+
     /// Forgets a link. `close`: the driver does not know yet.
-    fn drop_link(&mut self, id: LinkId, why: CloseReason, close: bool, out: &mut Vec<Output>) {
+    pub(crate) fn drop_link(
+        &mut self,
+        id: LinkId,
+        why: CloseReason,
+        close: bool,
+        out: &mut Vec<Output>,
+    ) {
         let Some(mut link) = self.links.remove(&id) else { return };
         let node = link.verified().map(|origin| origin.node);
         if close {
             if node.is_some() {
-                link.send(id, &Message::Bye(why.code()), out);
+                link.send(id, Message::Bye(why.code()), out);
             }
             out.push(Output::Close { link: id, why: why.clone() });
         }
         if let Some(record) = node.and_then(|node| self.records.get_mut(&node)) {
+            record.known.clone_from(&link.sender.known);
+            record.clock_held = None;
             record.bytes_in += link.bytes_in;
             record.bytes_out += link.bytes_out;
             record.last_error = Some(why.to_string());
@@ -328,119 +357,30 @@ impl Node {
         if let Some(place) = link.dialled.as_ref().and_then(|a| self.membership.places.get_mut(a)) {
             place.busy = false;
             place.myself |= why == CloseReason::Myself;
+            place.elsewhere = why == CloseReason::Duplicate;
             place.error = Some(why.to_string());
             let harmless = matches!(why, CloseReason::Duplicate | CloseReason::Paused);
             place.failures = if lasted || harmless { 0 } else { place.failures.saturating_add(1) };
         }
-        if self.transfer.as_ref().is_some_and(|transfer| transfer.link == id && !transfer.joining) {
-            self.transfer = None;
-        }
+        self.parking.orphan(id);
+        self.in_flight.orphan(id);
+        self.parents.retain(|_, parent| parent.link != id);
+        self.transfer_cut(id);
         if self.faults.stale_knowledge
             && let Some(node) = node
         {
             self.stale.insert(node, link.sender.known);
         }
         self.redial = true;
-        out.push(Output::Report(PeerEvent::Down { link: id, node, why }));
+        let address = link.dialled.unwrap_or(link.from);
+        out.push(Output::Report(PeerEvent::Down { link: id, node, address, why }));
     }
 
-    fn drop_all(&mut self, why: &CloseReason, out: &mut Vec<Output>) {
+    pub(crate) fn drop_all(&mut self, why: &CloseReason, out: &mut Vec<Output>) {
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.drop_link(link, why.clone(), true, out);
         }
-    }
-
-    // ---- membership --------------------------------------------------------------------------------
-
-    fn may_dial(&self, address: &str) -> bool {
-        let Some(place) = self.membership.places.get(address) else { return false };
-        let linked = |node: &NodeId| {
-            self.links.values().any(|link| link.verified().is_some_and(|o| o.node == *node))
-        };
-        let name = place.node.and_then(|n| self.records.get(&n)).map_or("", |r| r.name.as_str());
-        self.started
-            && !self.fenced
-            && !place.myself
-            && !place.busy
-            && !place.node.as_ref().is_some_and(linked)
-            && !self.membership.is_paused(place.node, &[address, name])
-    }
-
-    fn arm_dials(&mut self, rng: &mut dyn RngCore, out: &mut Vec<Output>) {
-        self.redial = false;
-        let addresses: Vec<String> = self.membership.places.keys().cloned().collect();
-        for address in addresses {
-            if !self.may_dial(&address) {
-                continue;
-            }
-            let Some(place) = self.membership.places.get_mut(&address) else { continue };
-            if std::mem::replace(&mut place.armed, true) {
-                continue;
-            }
-            let failures = place.failures;
-            let after = self.membership.delay(failures, rng);
-            out.push(Output::Arm { after, timer: Timer::Dial(address) });
-        }
-    }
-
-    fn dial_failed(&mut self, address: String, why: String, out: &mut Vec<Output>) {
-        let Some(place) = self.membership.places.get_mut(&address) else { return };
-        place.busy = false;
-        place.failures = place.failures.saturating_add(1);
-        self.redial = true;
-        if place.error.as_deref() != Some(why.as_str()) {
-            place.error = Some(why.clone());
-            out.push(Output::Report(PeerEvent::DialFailed { address, why }));
-        }
-    }
-
-    fn command(&mut self, command: PeerCommand, out: &mut Vec<Output>) {
-        self.redial = true;
-        match command {
-            PeerCommand::Meet { address } => {
-                if address.len() > TEXT_MAX || !self.membership.add(&address) {
-                    out.push(Output::Report(PeerEvent::TooManyAddresses));
-                }
-                if let Some(place) = self.membership.places.get_mut(&address) {
-                    place.failures = 0;
-                    place.myself = false;
-                    place.armed = false;
-                }
-            }
-            PeerCommand::Pause { name } => {
-                let nodes = self.named(name.as_deref());
-                self.membership.pause(name.as_deref(), nodes.iter().copied());
-                let paused = |link: &Link| match (&name, &link.peer) {
-                    (None, _) => true,
-                    (Some(_), Some((hello, _))) => nodes.contains(&hello.origin.node),
-                    (Some(_), None) => false,
-                };
-                let links = self.links.iter().filter(|(_, link)| paused(link));
-                let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
-                for link in links {
-                    self.drop_link(link, CloseReason::Paused, true, out);
-                }
-            }
-            PeerCommand::Resume { name } => {
-                let nodes = self.named(name.as_deref());
-                self.membership.resume(name.as_deref(), nodes.into_iter());
-                for place in self.membership.places.values_mut() {
-                    place.failures = 0;
-                    place.armed = false;
-                }
-            }
-        }
-    }
-
-    /// Ids of the peers that the operator can mean by a name.
-    fn named(&self, name: Option<&str>) -> Vec<NodeId> {
-        let Some(name) = name else { return Vec::new() };
-        let by_place = self.membership.places.get(name).and_then(|place| place.node);
-        let by_record = self.records.iter().filter(|(id, record)| {
-            record.name == name || record.address == name || id.to_string() == name
-        });
-        by_record.map(|(id, _)| *id).chain(by_place).collect()
     }
 
     // ---- frames ------------------------------------------------------------------------------------
@@ -453,6 +393,9 @@ impl Node {
     ) -> Result<(), CloseReason> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         link.heard = self.now;
+        if lane_of(&bytes) == Lane::Payload {
+            link.moved = self.now;
+        }
         link.bytes_in += bytes.len() as u64 + 4;
         let unproven = matches!(link.phase, Phase::Hello | Phase::Auth);
         if unproven && (bytes.len() > HELLO_MAX || !before_auth(&bytes)) {
@@ -471,193 +414,6 @@ impl Node {
         }
     }
 
-    fn hello(
-        &mut self,
-        id: LinkId,
-        hello: Hello,
-        frame: Bytes,
-        out: &mut Vec<Output>,
-    ) -> Result<(), CloseReason> {
-        let Some(link) = self.links.get(&id) else { return Ok(()) };
-        let challenges = self.links.values().map(|link| link.hello.challenge);
-        if let Err(why) = handshake::check(&link.hello, &hello, challenges) {
-            if why == CloseReason::Myself {
-                // The other end is a link of this node too; without it its hello would look like a
-                // clone's.
-                let other = self.links.iter().find(|(_, l)| l.hello.challenge == hello.challenge);
-                if let Some(other) = other.map(|(other, _)| *other) {
-                    self.drop_link(other, CloseReason::Myself, true, out);
-                }
-            }
-            if why == CloseReason::Clone {
-                out.push(Output::Report(PeerEvent::Clone { node: self.origin.node }));
-            }
-            return Err(why);
-        }
-        let node = hello.origin.node;
-        let record = self.records.get(&node);
-        let names = record.map_or(["", ""], |record| [&record.name, &record.address]);
-        let dialled = link.dialled.as_deref().unwrap_or_default();
-        if self.membership.is_paused(Some(node), &[names[0], names[1], dialled]) {
-            return Err(CloseReason::Paused);
-        }
-        let secret = self.config.secret.as_deref();
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-        let (dialler, accepter) = match link.dialled {
-            Some(_) => (&link.hello_frame, &frame),
-            None => (&frame, &link.hello_frame),
-        };
-        let mac = handshake::mac(secret, link.dialled.is_some(), dialler, accepter);
-        link.peer = Some((hello, frame));
-        link.phase = Phase::Auth;
-        link.send(id, &Message::Auth(mac), out);
-        Ok(())
-    }
-
-    fn auth(
-        &mut self,
-        id: LinkId,
-        mac: [u8; 32],
-        out: &mut Vec<Output>,
-    ) -> Result<(), CloseReason> {
-        let secret = self.config.secret.as_deref();
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-        let Some((hello, frame)) = &link.peer else { return Ok(()) };
-        let (dialler, accepter) = match link.dialled {
-            Some(_) => (&link.hello_frame, frame),
-            None => (frame, &link.hello_frame),
-        };
-        if !handshake::verify(secret, link.dialled.is_none(), dialler, accepter, &mac) {
-            return Err(CloseReason::Auth);
-        }
-        let origin = hello.origin;
-        let max_frame = self.config.max_frame.min(hello.max_frame as usize);
-        link.phase = Phase::Welcome;
-        link.writer.set_max_frame(max_frame);
-        let dialled = link.dialled.clone();
-        self.only_link(id, origin, dialled.is_some(), out)?;
-        self.remember(origin, dialled.as_deref());
-        let alone = !self.links.values().any(|link| link.active().is_some());
-        let vector = self.sealed.clone();
-        let welcome = Welcome {
-            name: short(&self.config.node_name),
-            address: short(&self.config.address),
-            vector: vector.clone(),
-            window: self.config.window_bytes,
-            catch_up: alone,
-        };
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-        link.sender = Sender::new(VersionVector::new(), vector, self.config.buffer_bytes);
-        link.receiver = Receiver::new(self.config.window_bytes, self.config.graft_bytes * 4);
-        link.send(id, &Message::Welcome(welcome), out);
-        Ok(())
-    }
-
-    /// Of several verified connections to one node one stays, and both ends choose the same. Error: it is
-    /// not this one.
-    fn only_link(
-        &mut self,
-        id: LinkId,
-        origin: Origin,
-        dialled: bool,
-        out: &mut Vec<Output>,
-    ) -> Result<(), CloseReason> {
-        let same = |link: &Link| {
-            let other = link.verified().filter(|other| other.node == origin.node);
-            other.map(|other| (other, link.dialled.is_some()))
-        };
-        let others = self.links.iter().filter(|(other, _)| **other != id);
-        let others: Vec<_> = others.filter_map(|(id, link)| Some((*id, same(link)?))).collect();
-        for (other, (old, old_dialled)) in others {
-            if old.incarnation < origin.incarnation {
-                let why = CloseReason::Lost("the peer was started again".to_owned());
-                self.drop_link(other, why, true, out);
-            } else if old != origin {
-                out.push(Output::Report(PeerEvent::Clone { node: origin.node }));
-                return Err(CloseReason::Clone);
-            } else if old_dialled != dialled && (self.origin.node < origin.node) != dialled {
-                return Err(CloseReason::Duplicate);
-            } else {
-                self.drop_link(other, CloseReason::Duplicate, true, out);
-            }
-        }
-        Ok(())
-    }
-
-    fn remember(&mut self, origin: Origin, dialled: Option<&str>) {
-        if let Some(place) = dialled.and_then(|address| self.membership.places.get_mut(address)) {
-            place.node = Some(origin.node);
-        }
-        if self.records.len() >= MAX_PLACES && !self.records.contains_key(&origin.node) {
-            let linked: Vec<NodeId> =
-                self.links.values().filter_map(|link| Some(link.verified()?.node)).collect();
-            let old = self.records.keys().find(|node| !linked.contains(node)).copied();
-            if let Some(old) = old {
-                self.records.remove(&old);
-            }
-        }
-        self.records.entry(origin.node).or_default().incarnation = origin.incarnation;
-    }
-
-    fn welcome(
-        &mut self,
-        id: LinkId,
-        welcome: Welcome,
-        out: &mut Vec<Output>,
-    ) -> Result<(), CloseReason> {
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-        let Some((hello, _)) = &link.peer else { return Ok(()) };
-        let origin = hello.origin;
-        let dialled = link.dialled.clone().unwrap_or_default();
-        link.phase = Phase::Active;
-        link.active_since = Some(self.now);
-        link.sender.known = welcome.vector.clone();
-        // What a peer allows does not bind this node to hold that much for a slow socket.
-        let window = welcome.window.min(self.config.window_bytes.saturating_mul(4));
-        link.sender.open(window, welcome.catch_up);
-        if self.faults.from_now {
-            link.sender.start_at(self.position);
-        }
-        if let Some(stale) = self.stale.get(&origin.node) {
-            link.sender.known.join(stale);
-        }
-        if let Some(record) = self.records.get_mut(&origin.node) {
-            record.name.clone_from(&welcome.name);
-            record.address.clone_from(&welcome.address);
-        }
-        if !welcome.address.is_empty() && self.config.dial_advertised {
-            self.membership.add(&welcome.address);
-            if let Some(place) = self.membership.places.get_mut(&welcome.address) {
-                place.node = Some(origin.node);
-            }
-        }
-        let names = [welcome.name.as_str(), welcome.address.as_str(), dialled.as_str()];
-        if self.membership.is_paused(Some(origin.node), &names) {
-            self.membership.pause(Some(&welcome.name), [origin.node].into_iter());
-            return Err(CloseReason::Paused);
-        }
-        self.not_beyond(origin.node, welcome.vector.get(&self.origin), out)?;
-        out.push(Output::Report(PeerEvent::Up { link: id, origin, name: welcome.name }));
-        Ok(())
-    }
-
-    /// A peer that knows more of my own origin than I do: this directory was restored or copied.
-    fn not_beyond(
-        &mut self,
-        peer: NodeId,
-        theirs: u64,
-        out: &mut Vec<Output>,
-    ) -> Result<(), CloseReason> {
-        let mine = self.sealed.get(&self.origin);
-        if theirs <= mine {
-            return Ok(());
-        }
-        self.fenced = true;
-        out.push(Output::Report(PeerEvent::Fenced { peer, theirs, mine }));
-        self.drop_all(&CloseReason::Fenced, out);
-        Err(CloseReason::Fenced)
-    }
-
     fn message(
         &mut self,
         id: LinkId,
@@ -668,41 +424,43 @@ impl Node {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         let Some(peer) = link.active() else { return Ok(()) };
         match message {
-            Message::Stream(items) => {
-                let mut mine = 0;
-                for item in items {
-                    let known = &mut link.sender.known;
-                    match &item {
-                        Item::Commit(commit) => known.advance(commit.origin, commit.last),
-                        Item::Marker { origin, last, .. } => known.advance(*origin, *last),
-                        Item::Barrier(vector) => known.join(vector),
-                    };
-                    mine = mine.max(known.get(&me));
-                    if !link.receiver.push(item, self.now) {
-                        return Err(CloseReason::Protocol("the window is overrun"));
-                    }
+            Message::Stream(items) => self.stream(id, items, out),
+            Message::Order(positions) => {
+                if !link.has_lanes() {
+                    return Err(CloseReason::Protocol("message of another version"));
                 }
-                self.not_beyond(peer.node, mine, out)
+                for position in positions {
+                    self.place(id, position, 1)?;
+                }
+                self.told_of_me(id, out)
             }
-            Message::Ack { consumed, vector } => {
+            Message::Payload(commits) => {
+                for commit in commits {
+                    self.arrived(id, commit, out)?;
+                }
+                Ok(())
+            }
+            Message::Ack { consumed, positions, vector } => {
                 link.sender.known.join(&vector);
-                if !link.sender.acked(consumed) {
+                if !link.sender.acked(consumed, positions) {
                     return Err(CloseReason::Protocol("more acked than sent"));
                 }
                 self.not_beyond(peer.node, vector.get(&me), out)
             }
             Message::Prune(origin) => {
-                if self.sealed.get(&origin) == 0 {
+                if self.sealed.get(&origin) == 0 && !self.parents.contains_key(&origin) {
                     return Err(CloseReason::Protocol("prune of an unknown origin"));
                 }
                 link.sender.set_mode(origin, false);
                 Ok(())
             }
-            Message::Graft { origin, from, to } => {
+            Message::Graft { origin, from, to, once } => {
                 if self.sealed.get(&origin) < to || link.sender.graft.is_some() {
                     return Err(CloseReason::Protocol("graft out of turn"));
                 }
-                link.sender.set_mode(origin, true);
+                if !once {
+                    link.sender.set_mode(origin, true);
+                }
                 self.tickets += 1;
                 link.sender.graft = Some(self.tickets);
                 out.push(Output::ReadCommits {
@@ -719,54 +477,31 @@ impl Node {
                 if commits.is_empty() && !truncated {
                     return Err(CloseReason::Protocol("empty answer to a graft"));
                 }
-                if self.faults.graft_on_arrival {
-                    let next = |c: &&_| covers_next(&self.submitted, c);
-                    let commits: Vec<_> = commits.iter().filter(next).cloned().collect();
-                    for commit in commits {
-                        self.submitted.advance(commit.origin, commit.last);
-                        let ticket = Ticket { epoch: self.epoch, number: 0 };
-                        out.push(Output::Apply { link: id, ticket, commits: vec![commit] });
-                    }
-                }
-                link.receiver.park(commits).map_err(CloseReason::Protocol)?;
+                link.receiver.grafted(&commits).map_err(CloseReason::Protocol)?;
                 link.grafted = !truncated;
+                let bytes = commits.iter().map(|commit| commit.body.len()).sum();
+                self.parking.make_room(bytes, self.config.graft_bytes.saturating_mul(8));
+                for commit in commits {
+                    self.fetched(id, commit);
+                }
                 if truncated {
                     self.want_state(id, out);
                 }
                 Ok(())
             }
-            Message::StateRequest => {
-                if link.sender.state.is_some() {
-                    return Err(CloseReason::Protocol("second request for the state"));
-                }
-                link.sender.state = Some(StateOut { credit: STATE_AHEAD, asked: true });
-                let limit_bytes = self.config.read_bytes;
-                out.push(Output::ReadState { link: id, resume: false, limit_bytes });
-                out.push(Output::Report(PeerEvent::Transfer { link: id, receives: false }));
-                Ok(())
-            }
-            Message::State { part, last } => {
-                let transfer = self.transfer.as_mut().filter(|t| t.link == id && !t.joining);
-                let transfer =
-                    transfer.ok_or(CloseReason::Protocol("state that was not asked for"))?;
-                transfer.joining = last;
-                transfer.progress = self.now;
-                out.push(Output::Join { link: id, ticket: transfer.ticket, part, last });
-                Ok(())
-            }
+            Message::StateRequest { resume } => self.state_requested(id, peer.node, resume, out),
+            Message::State { number, part, last } => self.state(id, number, part, last, out),
             Message::StateNext => {
-                if let Some(state) = &mut link.sender.state {
-                    state.credit = (state.credit + 1).min(STATE_AHEAD);
-                    if !state.asked {
-                        state.asked = true;
-                        let limit_bytes = self.config.read_bytes;
-                        out.push(Output::ReadState { link: id, resume: true, limit_bytes });
-                    }
-                }
+                self.state_next(id, out);
                 Ok(())
             }
-            Message::Ping { sent, .. } => {
-                link.send(id, &Message::Pong { sent }, out);
+            Message::Ping { sent, wall } => {
+                if wall > 0 {
+                    let ahead = i128::from(wall) - i128::from(self.wall.0);
+                    let bound = |ahead: i128| ahead.clamp(i64::MIN.into(), i64::MAX.into());
+                    link.clock = i64::try_from(bound(ahead)).ok();
+                }
+                link.send(id, Message::Pong { sent }, out);
                 Ok(())
             }
             Message::Pong { sent } => {
@@ -782,49 +517,166 @@ impl Node {
         }
     }
 
-    // ---- state transfer ----------------------------------------------------------------------------
-
-    /// Asks for the peer's state, unless a transfer is under way: then the timer comes back.
-    fn want_state(&mut self, id: LinkId, out: &mut Vec<Output>) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if self.transfer.is_some() {
-            return;
+    /// A stream of version 1: a position, and behind it the commit, under one window.
+    fn stream(
+        &mut self,
+        id: LinkId,
+        items: Vec<Item>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), CloseReason> {
+        for item in items {
+            let cost = item.cost();
+            match item {
+                Item::Commit(commit) => {
+                    let EncodedCommit { origin, first, last, .. } = commit;
+                    self.place(id, Position::Commits { origin, first, last, eager: true }, cost)?;
+                    self.park(id, commit, 0, out);
+                }
+                Item::Marker { origin, first, last } => {
+                    self.place(id, Position::Commits { origin, first, last, eager: false }, cost)?;
+                }
+                Item::Barrier(vector) => self.place(id, Position::Barrier(vector), cost)?,
+            }
         }
-        self.tickets += 1;
-        let ticket = Ticket { epoch: self.epoch, number: self.tickets };
-        self.transfer = Some(Transfer { link: id, ticket, joining: false, progress: self.now });
-        link.send(id, &Message::StateRequest, out);
-        out.push(Output::Report(PeerEvent::Transfer { link: id, receives: true }));
+        self.told_of_me(id, out)
     }
 
-    fn staged(&mut self, ticket: Ticket, out: &mut Vec<Output>) {
-        if let Some(transfer) = &mut self.transfer
-            && transfer.ticket == ticket
-            && !transfer.joining
-            && let Some(link) = self.links.get_mut(&transfer.link)
+    /// A position of the peer's log: what stands there it has.
+    fn place(&mut self, id: LinkId, position: Position, cost: u64) -> Result<(), CloseReason> {
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        match &position {
+            Position::Commits { origin, last, .. } => link.sender.known.advance(*origin, *last),
+            Position::Barrier(vector) => link.sender.known.join(vector),
+        };
+        match link.receiver.push(position, cost, self.now) {
+            true => Ok(()),
+            false => Err(CloseReason::Protocol("the window is overrun")),
+        }
+    }
+
+    fn told_of_me(&mut self, id: LinkId, out: &mut Vec<Output>) -> Result<(), CloseReason> {
+        let Some(link) = self.links.get(&id) else { return Ok(()) };
+        let Some(peer) = link.active() else { return Ok(()) };
+        let theirs = link.sender.known.get(&self.origin);
+        self.not_beyond(peer.node, theirs, out)
+    }
+
+    // ---- payloads ----------------------------------------------------------------------------------
+
+    /// A commit came by the payload lane of its link.
+    fn arrived(
+        &mut self,
+        id: LinkId,
+        commit: EncodedCommit,
+        out: &mut Vec<Output>,
+    ) -> Result<(), CloseReason> {
+        let window = self.config.window_bytes;
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let cost = payload_cost(commit.body.len(), window);
+        if link.receiver.payload_unacked > 0 && link.receiver.payload_unacked + cost > window {
+            return Err(CloseReason::Protocol("the window is overrun"));
+        }
+        link.receiver.payload_unacked += cost;
+        link.receiver.came(&commit.origin);
+        if self.faults.applied_on_arrival && covers_next(&self.submitted, &commit) {
+            self.submitted.advance(commit.origin, commit.last);
+            let ticket = Ticket { epoch: self.epoch, number: 0 };
+            out.push(Output::Apply { link: id, ticket, commits: vec![commit.clone()] });
+        }
+        self.park(id, commit, cost, out);
+        Ok(())
+    }
+
+    /// Parks a commit that came by itself, and passes it on. A second copy says that a link is one too many.
+    fn park(&mut self, id: LinkId, commit: EncodedCommit, cost: u64, out: &mut Vec<Output>) {
+        let (origin, first, last) = (commit.origin, commit.first, commit.last);
+        let copy = last <= self.submitted.get(&origin) || self.parking.has(origin, first);
+        if copy {
+            self.free(id, cost);
+            return self.copied(id, origin, out);
+        }
+        let direct = self.is_direct(id, &origin);
+        let new = Parent { link: id, came: self.now, rival: None };
+        let parent = self.parents.entry(origin).or_insert(new);
+        if parent.link == id {
+            parent.came = self.now;
+        } else if direct {
+            // One hop and before all others: the copies that follow are refused.
+            *parent = new;
+        } else {
+            parent.rival = Some(id);
+        }
+        self.pass_on(id, &commit);
+        self.parking.put(Parked { commit, link: Some(id), cost });
+    }
+
+    /// Parks a commit that was fetched.
+    fn fetched(&mut self, id: LinkId, commit: EncodedCommit) {
+        let known = commit.last <= self.submitted.get(&commit.origin);
+        if !known && !self.parking.has(commit.origin, commit.first) {
+            self.pass_on(id, &commit);
+            self.parking.put(Parked { commit, link: Some(id), cost: 0 });
+        }
+    }
+
+    /// Gives the links that bring an origin to others a commit that has just arrived, applied or not: its
+    /// way depends on no order. A commit that cannot be read, or from a clock far ahead, goes no further.
+    fn pass_on(&mut self, from: LinkId, commit: &EncodedCommit) {
+        let (wall, drift) = (self.wall, self.config.clock_max_drift);
+        let bound = Hlc::end_of(Millis(wall.0.saturating_add(drift.0)));
+        let me = self.origin.node;
+        if let Some(link) = self.links.get_mut(&from) {
+            link.sender.brought(commit.origin, commit.first);
+        }
+        let mut sound = None;
+        for (id, link) in &mut self.links {
+            if *id == from || !link.has_lanes() || link.active().is_none() {
+                continue;
+            }
+            if !link.sender.takes(commit, me) {
+                continue;
+            }
+            let sound = sound.get_or_insert_with(|| {
+                commit.hlc().is_ok_and(|stamp| stamp <= bound) && commit.check().is_ok()
+            });
+            if *sound {
+                link.sender.forward(commit);
+            }
+        }
+    }
+
+    /// Whether a link leads to the writer itself.
+    fn is_direct(&self, id: LinkId, origin: &Origin) -> bool {
+        let peer = self.links.get(&id).and_then(Link::active);
+        peer.is_some_and(|peer| peer.node == origin.node)
+    }
+
+    /// A copy of a commit that is here: of two ways of an origin one is refused.
+    fn copied(&mut self, id: LinkId, origin: Origin, out: &mut Vec<Output>) {
+        let direct = self.is_direct(id, &origin);
+        let new = Parent { link: id, came: self.now, rival: None };
+        let parent = self.parents.entry(origin).or_insert(new);
+        let soon = self.now.0.saturating_sub(parent.came.0) <= LATE;
+        let refused = if parent.link == id {
+            parent.rival.take()
+        } else if direct && soon {
+            // The writer itself, hardly later than the way around.
+            Some(std::mem::replace(parent, new).link)
+        } else {
+            Some(id)
+        };
+        if let Some(refused) = refused
+            && let Some(link) = self.links.get_mut(&refused)
         {
-            transfer.progress = self.now;
-            link.send(transfer.link, &Message::StateNext, out);
+            link.receiver.pruned(&origin);
+            link.send(refused, Message::Prune(origin), out);
         }
     }
 
-    fn state_chunk(&mut self, id: LinkId, part: Bytes, last: bool, out: &mut Vec<Output>) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let Some(state) = &mut link.sender.state else { return };
-        if !std::mem::replace(&mut state.asked, false) {
-            return;
-        }
-        state.credit = state.credit.saturating_sub(1);
-        let more = !last && state.credit > 0;
-        state.asked = more;
-        if last {
-            link.sender.state = None;
-        }
-        // Sent before the next part is asked for: a driver may answer at once.
-        link.send(id, &Message::State { part, last }, out);
-        if more {
-            let limit_bytes = self.config.read_bytes;
-            out.push(Output::ReadState { link: id, resume: true, limit_bytes });
+    /// A part of a link's window is free again.
+    fn free(&mut self, id: LinkId, cost: u64) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.receiver.payload_consumed += cost;
         }
     }
 
@@ -836,39 +688,84 @@ impl Node {
         }
         let gap = position.0.saturating_sub(entries.len() as u64) > self.position.0;
         let barrier = entries.iter().any(|entry| matches!(entry, LogEntry::Barrier(_)));
-        if (gap || barrier) && self.transfer.as_ref().is_some_and(|transfer| transfer.joining) {
-            self.transfer = None;
+        if (gap || barrier) && self.incoming.as_ref().is_some_and(|it| it.joining) {
+            self.incoming = None;
         }
         self.position = position;
         self.sealed.join(vector);
         self.submitted.join(vector);
         self.in_flight.retire(&self.sealed);
+        if gap || barrier {
+            for parked in self.parking.covered(&self.submitted.clone(), None) {
+                if let Some(link) = parked.link {
+                    self.free(link, parked.cost);
+                }
+            }
+        }
         self.seals.note(self.now, &self.sealed);
         for link in self.links.values_mut() {
+            link.receiver.retire(&self.sealed);
             if link.active().is_some() {
                 link.sender.feed(position, entries, self.faults.drop_from_queue);
             }
         }
     }
 
-    fn refused(&mut self, ticket: Ticket, why: &str, out: &mut Vec<Output>) {
+    /// The engine could not take something. All that was decided by what it would have had is undone: commits
+    /// are parked again, and positions that were passed stand at the heads again. Only a link that brought
+    /// what cannot be applied is closed.
+    fn refused(
+        &mut self,
+        ticket: Ticket,
+        culprit: Option<(Origin, u64)>,
+        why: &str,
+        out: &mut Vec<Output>,
+    ) {
         if ticket.epoch != self.epoch {
             return;
         }
-        // Other links may have passed items because of what was refused, so none of them is sound.
         self.epoch += 1;
         self.submitted = self.sealed.clone();
-        let few = self.in_flight.links();
-        self.in_flight.clear();
-        self.transfer = None;
-        let why = CloseReason::Refused(why.to_owned());
-        if self.faults.refusal_resets_few {
-            for link in few {
-                self.drop_link(link, why.clone(), true, out);
+        let mut guilty = None;
+        for parked in self.in_flight.take() {
+            if culprit == Some((parked.commit.origin, parked.commit.first)) {
+                guilty = parked.link;
+            } else if parked.commit.last > self.sealed.get(&parked.commit.origin) {
+                self.parking.put(parked);
             }
-            return;
         }
-        self.drop_all(&why, out);
+        if !self.faults.refusal_restores_nothing {
+            self.links.values_mut().for_each(|link| link.receiver.restore());
+        }
+        // What was staged belongs to the epoch that has ended.
+        if let Some(link) = self.incoming.take().and_then(|incoming| incoming.link) {
+            self.drop_link(link, CloseReason::Refused(why.to_owned()), true, out);
+        }
+        if let Some(link) = guilty {
+            self.blame(link, why, out);
+        }
+        if culprit.is_none() {
+            self.stalled = Some(Millis(self.now.0.saturating_add(self.config.retry_after.0)));
+            out.push(Output::Arm { after: self.config.retry_after, timer: Timer::Retry });
+        }
+    }
+
+    /// Closes the link that brought what the engine refused; a peer that does so again and again is paused.
+    fn blame(&mut self, id: LinkId, why: &str, out: &mut Vec<Output>) {
+        let node = self.links.get(&id).and_then(Link::verified).map(|origin| origin.node);
+        self.drop_link(id, CloseReason::Refused(why.to_owned()), true, out);
+        let Some(node) = node else { return };
+        let now = self.now.0;
+        let Some(record) = self.records.get_mut(&node) else { return };
+        record.refusals.retain(|at| now.saturating_sub(*at) < REFUSALS_WITHIN);
+        record.refusals.push(now);
+        if record.refusals.len() >= REFUSALS {
+            record.refusals.clear();
+            let name = record.name.clone();
+            self.membership.pause(Some(&name), [node].into_iter());
+            let why = why.to_owned();
+            out.push(Output::Report(PeerEvent::Suspended { node, name, why }));
+        }
     }
 
     // ---- time --------------------------------------------------------------------------------------
@@ -876,30 +773,13 @@ impl Node {
     fn timer(&mut self, timer: Timer, out: &mut Vec<Output>) {
         match timer {
             Timer::Tick => self.tick(out),
-            Timer::Handshake(id) => {
-                if self.links.get(&id).is_some_and(|link| link.phase != Phase::Active) {
-                    self.drop_link(id, CloseReason::Handshake, true, out);
+            Timer::Handshake(id) => self.handshake_late(id, out),
+            Timer::Retry => {
+                if self.stalled.is_some_and(|until| until <= self.now) {
+                    self.stalled = None;
                 }
             }
-            Timer::Head(id) => {
-                let Some(link) = self.links.get_mut(&id) else { return };
-                link.receiver.timer = false;
-                let Some((head, since)) = link.receiver.head() else { return };
-                let waited = self.now.0.saturating_sub(since.0);
-                match head {
-                    Head::Marker(_)
-                        if link.receiver.graft.is_some()
-                            && waited >= self.config.transfer_after.0 =>
-                    {
-                        self.drop_link(id, CloseReason::Transfer, true, out);
-                    }
-                    Head::Marker(_) if waited >= self.config.graft_after.0 => self.graft(id, out),
-                    Head::Barrier if waited >= self.config.barrier_after.0 => {
-                        self.want_state(id, out);
-                    }
-                    _ => {}
-                }
-            }
+            Timer::Head(id) => self.head_waits(id, out),
             Timer::Dial(address) => {
                 self.redial = true;
                 let may = self.may_dial(&address);
@@ -914,35 +794,94 @@ impl Node {
         }
     }
 
+    /// A handshake may take as long as bytes of it arrive, once the other end is proven.
+    fn handshake_late(&mut self, id: LinkId, out: &mut Vec<Output>) {
+        let Some(link) = self.links.get(&id) else { return };
+        let heard = self.now.0.saturating_sub(link.heard.0) < self.config.handshake_after.0;
+        match link.phase {
+            Phase::Active => {}
+            Phase::Welcome if heard => {
+                let after = self.config.handshake_after;
+                out.push(Output::Arm { after, timer: Timer::Handshake(id) });
+            }
+            _ => self.drop_link(id, CloseReason::Handshake, true, out),
+        }
+    }
+
+    fn head_waits(&mut self, id: LinkId, out: &mut Vec<Output>) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.receiver.timer = false;
+        let Some((head, since)) = link.receiver.head() else { return };
+        let waited = self.now.0.saturating_sub(since.0);
+        match head {
+            Head::Payload { origin, first, eager } => {
+                let still = self.now.0.saturating_sub(link.moved.0);
+                if link.receiver.graft.is_some() {
+                    if waited.min(still) >= self.config.transfer_after.0 {
+                        self.drop_link(id, CloseReason::Transfer, true, out);
+                    }
+                    return;
+                }
+                // What this link brings is on its way as long as its lane moves.
+                let coming = eager && still < self.config.graft_after.0.saturating_mul(5);
+                if waited >= self.graft_after(id) && !coming && !self.arriving(origin, first) {
+                    self.graft(id, out);
+                }
+            }
+            Head::Barrier if waited >= self.config.barrier_after.0 => self.want_state(id, out),
+            Head::Barrier | Head::Clock(_) => {}
+        }
+    }
+
+    /// How long a payload is waited for before it is fetched: longer where payloads usually take long.
+    fn graft_after(&self, id: LinkId) -> u64 {
+        let usual = self.links.get(&id).map_or(0, |link| link.receiver.usual_wait());
+        let least = self.config.graft_after.0;
+        least.max(usual.saturating_mul(2).min(least.saturating_mul(8)))
+    }
+
+    /// Whether pieces of the commit are coming in, by whichever link.
+    fn arriving(&self, origin: Origin, first: u64) -> bool {
+        self.links.values().any(|link| {
+            link.reader.arriving() == Some((origin, first))
+                && self.now.0.saturating_sub(link.moved.0) < self.config.dead_after.0
+        })
+    }
+
     fn tick(&mut self, out: &mut Vec<Output>) {
         out.push(Output::Arm { after: self.config.heartbeat, timer: Timer::Tick });
         self.redial = true;
-        let total = self.sealed.iter().map(|(_, seq)| seq).fold(0u64, u64::saturating_add);
         let silent = |since: Millis| self.now.0.saturating_sub(since.0) >= self.config.dead_after.0;
         let mut dead = Vec::new();
         for (id, link) in &mut self.links {
             if link.active().is_none() {
                 continue;
             }
-            if silent(link.heard) || link.pinged.is_some_and(silent) {
-                dead.push((*id, CloseReason::Dead));
+            let unanswered = self.faults.dead_by_heartbeat && link.pinged.is_some_and(silent);
+            if silent(link.heard) || unanswered {
+                dead.push(*id);
                 continue;
             }
             link.pinged.get_or_insert(self.now);
-            link.send(*id, &Message::Ping { sent: self.now.0, total }, out);
+            link.sender.tidy();
+            link.send(*id, Message::Ping { sent: self.now.0, wall: self.wall.0 }, out);
         }
-        if let Some(transfer) = &self.transfer
-            && !transfer.joining
-            && self.now.0.saturating_sub(transfer.progress.0) >= self.config.transfer_after.0
-        {
-            dead.push((transfer.link, CloseReason::Transfer));
+        for id in dead {
+            self.drop_link(id, CloseReason::Dead, true, out);
         }
-        for (id, why) in dead {
-            self.drop_link(id, why, true, out);
-        }
+        self.transfers_tick(out);
+        self.judge_clock(out);
         let active = self.links.values().filter(|link| link.active().is_some());
         let known: Vec<&VersionVector> = active.map(|link| &link.sender.known).collect();
         self.seals.forget(|vector| known.iter().all(|known| known.covers(vector)));
+    }
+
+    fn judge_clock(&mut self, out: &mut Vec<Output>) {
+        let active = self.links.values().filter(|link| link.active().is_some());
+        let ahead: Vec<i64> = active.filter_map(|link| link.clock).collect();
+        if let Some(lead) = self.clocks.judge(ahead, self.config.clock_max_drift) {
+            out.push(Output::Report(PeerEvent::OwnClock { ahead_ms: lead }));
+        }
     }
 
     fn graft(&mut self, id: LinkId, out: &mut Vec<Output>) {
@@ -950,9 +889,15 @@ impl Node {
         if link.receiver.graft.is_some() {
             return;
         }
-        if let Some(Graft { origin, from, to }) = link.receiver.start_graft(&self.submitted) {
-            link.send(id, &Message::Graft { origin, from, to }, out);
+        let Some(Graft { origin, from, to }) = link.receiver.start_graft(&self.submitted) else {
+            return;
+        };
+        let often = link.receiver.fetches(&origin) >= FETCHES;
+        let once = self.parents.get(&origin).is_some_and(|parent| parent.link != id) && !often;
+        if !once {
+            self.parents.insert(origin, Parent { link: id, came: self.now, rival: None });
         }
+        link.send(id, Message::Graft { origin, from, to, once }, out);
     }
 
     // ---- after every input -------------------------------------------------------------------------
@@ -967,38 +912,67 @@ impl Node {
             if link.active().is_none() {
                 continue;
             }
-            loop {
-                let items =
-                    link.sender.pump(self.origin.node, self.position, !self.faults.no_barrier);
-                if items.is_empty() {
-                    break;
+            let (me, position) = (self.origin.node, self.position);
+            if link.has_lanes() {
+                loop {
+                    let positions = link.sender.order(me, position, !self.faults.no_barrier);
+                    if positions.is_empty() {
+                        break;
+                    }
+                    link.send(id, Message::Order(positions), out);
                 }
-                link.send(id, &Message::Stream(items), out);
+                link.pump_payload(id, self.config.payload_ahead, position, out);
+            } else {
+                loop {
+                    let items = link.sender.items(me, position);
+                    if items.is_empty() {
+                        break;
+                    }
+                    link.send(id, Message::Stream(downgraded(items)), out);
+                }
             }
-            if let Some(after) = link.sender.wants_read(self.position) {
+            if let Some(after) = link.sender.wants_read(position) {
                 link.sender.reading = true;
                 let known = (after.0 == 0).then(|| link.sender.known.clone());
                 let limit_bytes = self.config.read_bytes;
                 out.push(Output::ReadLog { link: id, after, limit_bytes, known });
             }
-            let consumed = link.receiver.consumed;
-            let due = consumed >= self.config.window_bytes / 4
-                || (consumed >= self.config.window_bytes / 16 && link.receiver.is_empty());
-            if due || tell {
-                let told = &link.sender.told;
-                let news = self.sealed.iter().filter(|(origin, seq)| *seq > told.get(origin));
-                let vector: VersionVector = news.map(|(origin, seq)| (*origin, seq)).collect();
-                if consumed > 0 || !vector.is_empty() {
-                    link.sender.told.join(&vector);
-                    let consumed = link.receiver.take_consumed();
-                    link.send(id, &Message::Ack { consumed, vector }, out);
-                }
-            }
+            self.ack(id, tell, out);
+        }
+        self.hold_log(out);
+    }
+
+    fn ack(&mut self, id: LinkId, tell: bool, out: &mut Vec<Output>) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let receiver = &link.receiver;
+        let limit = match link.has_lanes() {
+            true => self.config.window_positions,
+            false => self.config.window_bytes,
+        };
+        let part = |part: u64| {
+            receiver.consumed >= (limit / part).max(1)
+                || receiver.payload_consumed >= (self.config.window_bytes / part).max(1)
+        };
+        if !tell && !part(4) && !(part(16) && receiver.is_empty()) {
+            return;
+        }
+        let told = &link.sender.told;
+        let news = self.sealed.iter().filter(|(origin, seq)| *seq > told.get(origin));
+        let vector: VersionVector = news.map(|(origin, seq)| (*origin, seq)).collect();
+        if receiver.consumed > 0 || receiver.payload_consumed > 0 || !vector.is_empty() {
+            link.sender.told.join(&vector);
+            let (payload, order) = link.receiver.take_consumed();
+            let (consumed, positions) =
+                if link.has_lanes() { (payload, order) } else { (order, 0) };
+            link.send(id, Message::Ack { consumed, positions, vector }, out);
         }
     }
 
     /// One pass over all queues; true if anything moved.
     fn work_all(&mut self, out: &mut Vec<Output>) -> bool {
+        if self.stalled.is_some() {
+            return false;
+        }
         let mut progressed = false;
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for id in links {
@@ -1007,31 +981,30 @@ impl Node {
             if link.receiver.is_empty() {
                 continue;
             }
+            let drift = self.config.clock_max_drift;
+            let mut clock_bound = self.clocks.bound(self.wall, drift, peer.node);
+            if self.faults.clock_not_held {
+                clock_bound = Hlc(u64::MAX);
+            }
             let mut work = Work {
-                link: id,
                 submitted: &mut self.submitted,
+                parking: &mut self.parking,
                 in_flight: &mut self.in_flight,
                 in_flight_limit: self.config.in_flight_bytes,
                 now: self.now,
-                ignore_markers: self.faults.markers_ignored,
+                clock_bound,
+                ignore_order: self.faults.order_ignored,
             };
-            let (done, error) = link.receiver.work(peer.node, &mut work);
+            let (done, error) = link.receiver.work(&mut work);
             progressed |= done.progressed;
-            for origin in done.prunes {
-                link.send(id, &Message::Prune(origin), out);
+            for (link, cost) in done.freed {
+                self.free(link, cost);
             }
             if !done.commits.is_empty() {
                 progressed = true;
                 self.tickets += 1;
                 let ticket = Ticket { epoch: self.epoch, number: self.tickets };
                 out.push(Output::Apply { link: id, ticket, commits: done.commits });
-            }
-            for origin in done.doubled {
-                for (other, link) in self.links.iter_mut().filter(|(other, _)| **other != id) {
-                    if link.receiver.unask(&origin) {
-                        link.send(*other, &Message::Prune(origin), out);
-                    }
-                }
             }
             if let Some(why) = error {
                 self.drop_link(id, CloseReason::Protocol(why), true, out);
@@ -1040,14 +1013,18 @@ impl Node {
         progressed
     }
 
-    /// Sees to it that a head that waits is looked at again.
+    /// Sees to it that a head that waits is looked at again, and told of if it waits for a clock.
     fn settle_head(&mut self, id: LinkId, out: &mut Vec<Output>) {
+        let graft_after = self.graft_after(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         let grafted = std::mem::take(&mut link.grafted);
+        self.tell_held(id, out);
+        let Some(link) = self.links.get_mut(&id) else { return };
         let Some((head, since)) = link.receiver.head() else { return };
         let after = match head {
-            Head::Marker(_) => self.config.graft_after.0,
+            Head::Payload { .. } => graft_after,
             Head::Barrier => self.config.barrier_after.0,
+            Head::Clock(_) => self.config.heartbeat.0,
         };
         if !link.receiver.timer {
             link.receiver.timer = true;
@@ -1055,11 +1032,41 @@ impl Node {
             let after = if waited >= after { after } else { after - waited };
             out.push(Output::Arm { after: Millis(after.max(1)), timer: Timer::Head(id) });
         }
-        // A graft was needed here, so the next one probably is too: no new wait for old markers.
+        // A graft was needed here, so the next one probably is too: no new wait for old positions.
         let old = link.receiver.head_arrived().is_some_and(|a| self.now.0 >= a.0 + after);
-        if grafted && old && matches!(head, Head::Marker(_)) {
+        if grafted && old && matches!(head, Head::Payload { eager: false, .. }) {
             self.graft(id, out);
         }
+    }
+
+    /// The stamp for which a peer's commits, or its state, wait here.
+    pub(crate) fn held_stamp(&self, node: NodeId) -> Option<Hlc> {
+        let links =
+            self.links.iter().filter(|(_, link)| link.active().is_some_and(|o| o.node == node));
+        let mut stamps = links.filter_map(|(id, link)| {
+            let incoming = self.incoming.as_ref().filter(|it| it.link == Some(*id));
+            match link.receiver.head() {
+                Some((Head::Clock(stamp), _)) => Some(stamp),
+                _ => state_clock(&incoming?.held.first()?.0).ok(),
+            }
+        });
+        stamps.next()
+    }
+
+    /// Reports when a link begins or ends to wait because of the peer's clock.
+    fn tell_held(&mut self, id: LinkId, out: &mut Vec<Output>) {
+        let Some(node) = self.links.get(&id).and_then(Link::active).map(|origin| origin.node)
+        else {
+            return;
+        };
+        let stamp = self.held_stamp(node);
+        let Some(record) = self.records.get_mut(&node) else { return };
+        let held = stamp.map(|stamp| stamp.millis().0.saturating_sub(self.wall.0));
+        if held.is_some() != record.clock_held.is_some() {
+            let name = record.name.clone();
+            out.push(Output::Report(PeerEvent::ClockHeld { node, name, ahead_ms: held }));
+        }
+        record.clock_held = held;
     }
 
     // ---- the operator ------------------------------------------------------------------------------
@@ -1069,59 +1076,23 @@ impl Node {
         let active = self.links.values().filter(|link| link.active().is_some());
         active.filter(|link| link.sender.known.covers(vector)).count()
     }
-
-    /// One line for each peer and for each address at which nobody was found yet.
-    pub fn peers(&self) -> Vec<PeerInfo> {
-        let mut list = Vec::new();
-        for (node, record) in &self.records {
-            let link = self.links.values().find(|l| l.verified().is_some_and(|o| o.node == *node));
-            let place = self.membership.places.values().find(|place| place.node == Some(*node));
-            let names = [record.name.as_str(), record.address.as_str()];
-            let known = link.filter(|link| link.active().is_some()).map(|l| &l.sender.known);
-            list.push(PeerInfo {
-                name: record.name.clone(),
-                address: record.address.clone(),
-                state: match (known, link) {
-                    (Some(_), _) => "active",
-                    (None, Some(_)) => "handshake",
-                    _ if self.membership.is_paused(Some(*node), &names) => "paused",
-                    _ if place.is_some_and(|place| place.busy) => "dialling",
-                    _ if place.is_some() => "waiting",
-                    _ => "down",
-                },
-                node: Some(*node),
-                incarnation: record.incarnation,
-                lag_commits: known.map_or(0, |known| self.sealed.missing_from(known)),
-                lag_ms: known.map_or(0, |known| self.seals.lag(self.now, known)),
-                rtt_ms: record.rtt_ms,
-                bytes_in: record.bytes_in + link.map_or(0, |link| link.bytes_in),
-                bytes_out: record.bytes_out + link.map_or(0, |link| link.bytes_out),
-                last_error: record.last_error.clone(),
-            });
-        }
-        for (address, place) in &self.membership.places {
-            if place.node.is_none() && !place.myself {
-                list.push(PeerInfo {
-                    address: address.clone(),
-                    state: match place.busy {
-                        _ if self.membership.is_paused(None, &[address]) => "paused",
-                        true => "dialling",
-                        false => "waiting",
-                    },
-                    last_error: place.error.clone(),
-                    ..PeerInfo::default()
-                });
-            }
-        }
-        list
-    }
 }
 
-fn covers_next(submitted: &VersionVector, commit: &lattis_engine::commit::EncodedCommit) -> bool {
+fn covers_next(submitted: &VersionVector, commit: &EncodedCommit) -> bool {
     commit.first == submitted.get(&commit.origin) + 1
 }
 
-fn short(text: &str) -> String {
+/// Items as a peer of version 1 reads them.
+fn downgraded(mut items: Vec<Item>) -> Vec<Item> {
+    for item in &mut items {
+        if let Item::Commit(commit) = item {
+            *commit = commit.downgrade();
+        }
+    }
+    items
+}
+
+pub(crate) fn short(text: &str) -> String {
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

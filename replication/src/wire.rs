@@ -4,10 +4,17 @@
 //! is CRC32C (4 bytes, over all that follows), format number, kind, payload. Decoding never allocates by
 //! a claimed count, and what one frame can make a node hold is a small multiple of its length.
 //!
-//! Inside a connection and direction, origins are written once and named by index afterwards
-//! ([`Table`]), and a run of seqs that continues the origin's last one is not written: a marker takes
-//! two bytes, a commit of one effect two bytes and its body's length. Both ends begin with an empty
-//! table for each connection. A message longer than the frame limit travels in fragments.
+//! A direction of a connection has two *lanes*. The order lane carries the positions of the sender's log,
+//! acks, heartbeats and all that is small; the payload lane carries commits and parts of a state, cut into
+//! pieces of at most [`PIECE`] bytes. Frames of one lane keep their order; between the lanes there is none,
+//! so that the order lane may always go first, and what is big makes nothing wait but what is big.
+//!
+//! Inside a lane, origins are written once and named by index afterwards ([`Table`]), and a run of seqs
+//! that continues the origin's last one is not written: a position takes two bytes, a commit of one effect
+//! two bytes and its body's length. Both ends begin with empty tables for each connection.
+//!
+//! Version 1 has one lane: commits travel at their place in the order ([`Message::Stream`]), and what is
+//! longer than the frame limit in fragments.
 //!
 //! The checksum guards against faults, not against an attacker on the path: that takes TLS, or later a
 //! MAC and a counter for each frame in the checksum's place.
@@ -24,8 +31,15 @@ pub const HELLO_MAX: usize = 1024;
 /// The longest frame, in bytes, that any configuration can allow.
 pub const FRAME_LIMIT: usize = 64 << 20;
 
+/// The longest frame of either lane from version 2 on, in bytes: what a heartbeat may have to wait for.
+pub const PIECE: usize = 64 << 10;
+
 const FORMAT: u8 = 1;
 const HEAD: usize = 6;
+/// What the first piece of a message says beside its part of it, at most.
+const PIECE_HEAD: usize = 48;
+/// Bodies up to that length are copied into their message; longer ones are shared until they are cut.
+const SHARED: usize = 4 << 10;
 /// Origins that one connection may name in one direction.
 const MAX_ORIGINS: usize = 1 << 16;
 /// What an item costs of the window beside its body: about what it takes in a queue.
@@ -47,6 +61,23 @@ mod kind {
     pub const PONG: u8 = 13;
     pub const BYE: u8 = 14;
     pub const FRAGMENT: u8 = 15;
+    pub const ORDER: u8 = 16;
+    pub const PAYLOAD: u8 = 17;
+    pub const PIECE: u8 = 18;
+    pub const ACKS: u8 = 19;
+    pub const BEAT: u8 = 20;
+    pub const FETCH: u8 = 21;
+    pub const RESUME: u8 = 22;
+    pub const PART: u8 = 23;
+}
+
+/// Which of a connection's two streams of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Positions, acks, heartbeats: goes first.
+    Order,
+    /// Commits and parts of a state.
+    Payload,
 }
 
 /// Why a frame could not be read. The link is reset.
@@ -63,7 +94,31 @@ pub enum WireError {
     Codec(#[from] CodecError),
 }
 
-/// One item of a stream: a position of the sender's log that the receiver is not known to have.
+/// A position of the sender's log that the receiver is not known to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Commits of one origin, adjacent in the log.
+    Commits {
+        /// Whose commits.
+        origin: Origin,
+        /// The first seq.
+        first: u64,
+        /// The last seq, the end of a commit.
+        last: u64,
+        /// Whether the payload lane of this connection brings them; otherwise another one should.
+        eager: bool,
+    },
+    /// "Before this, all of that": a state transfer, or the place where the log was trimmed.
+    Barrier(VersionVector),
+}
+
+/// What a payload takes of the window of its lane. A payload may be larger than the window: it then takes
+/// half of it, so that it can be sent, and others behind it. Both ends compute it alike.
+pub fn payload_cost(length: usize, window: u64) -> u64 {
+    (ITEM_COST + length as u64).min((window / 2).max(1))
+}
+
+/// One item of a stream of version 1: a position, and its commit if it is eager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The commit itself (eager push).
@@ -136,12 +191,18 @@ pub enum Message {
     Auth([u8; 32]),
     /// See [`Welcome`].
     Welcome(Welcome),
-    /// Items of the sender's log, in its order.
+    /// Items of the sender's log, in its order (version 1).
     Stream(Vec<Item>),
-    /// Stream bytes consumed since the last ack, and what the sender's sealed vector gained.
+    /// Positions of the sender's log, in its order.
+    Order(Vec<Position>),
+    /// Commits, in no order but that of each origin.
+    Payload(Vec<EncodedCommit>),
+    /// What was consumed since the last ack, and what the sender's sealed vector gained.
     Ack {
-        /// Window bytes given back.
+        /// Bytes of the window that are given back.
         consumed: u64,
+        /// Positions that are given back; always 0 in version 1, where they take of the window.
+        positions: u64,
         /// Entries of the sealed vector that the other end was not told yet.
         vector: VersionVector,
     },
@@ -155,6 +216,8 @@ pub enum Message {
         from: u64,
         /// The last seq wanted.
         to: u64,
+        /// Only these: the origin's commits come by another link (from version 2 on).
+        once: bool,
     },
     /// Answer to a graft: commits from the seq asked for, without a gap; perhaps not all.
     Grafted {
@@ -164,9 +227,15 @@ pub enum Message {
         truncated: bool,
     },
     /// Send your state.
-    StateRequest,
+    StateRequest {
+        /// A snapshot that was being sent, and how many of its parts have been staged: go on there. From
+        /// version 2 on.
+        resume: Option<(u64, u64)>,
+    },
     /// A part of a snapshot.
     State {
+        /// Which snapshot, and which part of it; (0, 0) in version 1.
+        number: (u64, u64),
         /// Opaque to replication.
         part: Bytes,
         /// Whether it is the last.
@@ -176,10 +245,10 @@ pub enum Message {
     StateNext,
     /// Heartbeat.
     Ping {
-        /// The sender's wall time in ms.
+        /// The sender's own time in ms, for the answer.
         sent: u64,
-        /// The sum of the sender's sealed vector.
-        total: u64,
+        /// The sender's wall clock in ms; 0 in version 1, which does not tell it.
+        wall: u64,
     },
     /// Answer to a heartbeat, with its time.
     Pong {
@@ -232,6 +301,19 @@ impl Table {
         self.named.push(Named { origin, last: 0 });
     }
 
+    /// Origin, first and last seq behind the head of a position.
+    fn read_run(
+        &mut self,
+        head: u64,
+        input: &mut Reader<'_>,
+    ) -> Result<(Origin, u64, u64), CodecError> {
+        let index = self.read(head >> 3, input)?;
+        let named = self.named.get_mut(index).ok_or(CodecError::Invalid("origin"))?;
+        let first = if head & 2 != 0 { input.varint()? } else { named.last + 1 };
+        named.last = read_run(first, input.varint()?)?;
+        Ok((named.origin, first, named.last))
+    }
+
     fn write_run(
         &mut self,
         commit: bool,
@@ -271,14 +353,7 @@ fn read_item(frame: &Bytes, input: &mut Reader<'_>, table: &mut Table) -> Result
     if head & 7 > 3 {
         return Err(CodecError::Invalid("item"));
     }
-    let index = table.read(head >> 3, input)?;
-    let named = table.named.get(index).ok_or(CodecError::Invalid("origin"))?;
-    let origin = named.origin;
-    let first = if head & 2 != 0 { input.varint()? } else { named.last + 1 };
-    let last = read_run(first, input.varint()?)?;
-    if let Some(named) = table.named.get_mut(index) {
-        named.last = last;
-    }
+    let (origin, first, last) = table.read_run(head, input)?;
     if head & 1 != 0 {
         return Ok(Item::Marker { origin, first, last });
     }
@@ -286,6 +361,18 @@ fn read_item(frame: &Bytes, input: &mut Reader<'_>, table: &mut Table) -> Result
         return Err(CodecError::Invalid("run of seqs"));
     }
     Ok(Item::Commit(EncodedCommit { origin, first, last, body: frame.slice_ref(input.bytes()?) }))
+}
+
+fn read_position(input: &mut Reader<'_>, table: &mut Table) -> Result<Position, CodecError> {
+    let head = input.varint()?;
+    if head & 7 == BARRIER {
+        return Ok(Position::Barrier(VersionVector::decode(input)?));
+    }
+    if head & 7 > 3 {
+        return Err(CodecError::Invalid("position"));
+    }
+    let (origin, first, last) = table.read_run(head, input)?;
+    Ok(Position::Commits { origin, first, last, eager: head & 1 == 0 })
 }
 
 fn text(input: &mut Reader<'_>, limit: usize) -> Result<String, CodecError> {
@@ -342,18 +429,25 @@ impl Hello {
 }
 
 impl Message {
-    /// About the size of the payload, for the first allocation.
-    fn size_hint(&self) -> usize {
+    /// The lane that the message takes from version 2 on.
+    pub fn lane(&self) -> Lane {
         match self {
-            Message::Stream(items) => items.iter().map(|item| item.cost() as usize).sum(),
-            Message::Grafted { commits, .. } => commits.iter().map(|c| c.body.len() + 48).sum(),
-            Message::State { part, .. } => part.len() + 8,
-            _ => 128,
+            Message::Payload(_) | Message::Grafted { .. } | Message::State { .. } => Lane::Payload,
+            _ => Lane::Order,
+        }
+    }
+
+    /// The commit that the message begins with.
+    fn first_commit(&self) -> Option<&EncodedCommit> {
+        match self {
+            Message::Payload(commits) | Message::Grafted { commits, .. } => commits.first(),
+            _ => None,
         }
     }
 
     /// Appends kind and payload.
-    fn encode(&self, table: &mut Table, out: &mut Writer) {
+    fn encode(&self, version: u16, table: &mut Table, to: &mut Segments) {
+        let out = &mut to.open;
         match self {
             Message::Hello(hello) => {
                 out.u8(kind::HELLO);
@@ -377,22 +471,47 @@ impl Message {
                     match item {
                         Item::Commit(commit) => {
                             let (first, last) = (commit.first, commit.last);
-                            table.write_run(true, &commit.origin, first, last, out);
-                            out.bytes(&commit.body);
+                            table.write_run(true, &commit.origin, first, last, &mut to.open);
+                            to.bytes(&commit.body);
                         }
                         Item::Marker { origin, first, last } => {
-                            table.write_run(false, origin, *first, *last, out);
+                            table.write_run(false, origin, *first, *last, &mut to.open);
                         }
                         Item::Barrier(vector) => {
+                            to.open.varint(BARRIER);
+                            vector.encode(&mut to.open);
+                        }
+                    }
+                }
+            }
+            Message::Order(positions) => {
+                out.u8(kind::ORDER);
+                for position in positions {
+                    match position {
+                        Position::Commits { origin, first, last, eager } => {
+                            table.write_run(*eager, origin, *first, *last, out);
+                        }
+                        Position::Barrier(vector) => {
                             out.varint(BARRIER);
                             vector.encode(out);
                         }
                     }
                 }
             }
-            Message::Ack { consumed, vector } => {
-                out.u8(kind::ACK);
+            Message::Payload(commits) => {
+                out.u8(kind::PAYLOAD);
+                for commit in commits {
+                    let (first, last) = (commit.first, commit.last);
+                    table.write_run(true, &commit.origin, first, last, &mut to.open);
+                    to.bytes(&commit.body);
+                }
+            }
+            Message::Ack { consumed, positions, vector } => {
+                out.u8(if version > 1 { kind::ACKS } else { kind::ACK });
                 out.varint(*consumed);
+                if version > 1 {
+                    out.varint(*positions);
+                }
                 for (origin, seq) in vector.iter() {
                     table.write(origin, 0, 0, out);
                     out.varint(seq);
@@ -402,8 +521,8 @@ impl Message {
                 out.u8(kind::PRUNE);
                 out.origin(origin);
             }
-            Message::Graft { origin, from, to } => {
-                out.u8(kind::GRAFT);
+            Message::Graft { origin, from, to, once } => {
+                out.u8(if *once && version > 1 { kind::FETCH } else { kind::GRAFT });
                 out.origin(origin);
                 out.varint(*from);
                 out.varint(to - from);
@@ -412,23 +531,36 @@ impl Message {
                 out.u8(kind::GRAFTED);
                 out.u8(u8::from(*truncated));
                 for commit in commits {
-                    out.origin(&commit.origin);
-                    out.varint(commit.first);
-                    out.varint(commit.last - commit.first);
-                    out.bytes(&commit.body);
+                    to.open.origin(&commit.origin);
+                    to.open.varint(commit.first);
+                    to.open.varint(commit.last - commit.first);
+                    to.bytes(&commit.body);
                 }
             }
-            Message::StateRequest => out.u8(kind::STATE_REQUEST),
-            Message::State { part, last } => {
-                out.u8(kind::STATE);
+            Message::StateRequest { resume } => match resume {
+                Some((snapshot, parts)) if version > 1 => {
+                    out.u8(kind::RESUME);
+                    out.u64(*snapshot);
+                    out.varint(*parts);
+                }
+                _ => out.u8(kind::STATE_REQUEST),
+            },
+            Message::State { number, part, last } => {
+                if version > 1 {
+                    out.u8(kind::PART);
+                    out.u64(number.0);
+                    out.varint(number.1);
+                } else {
+                    out.u8(kind::STATE);
+                }
                 out.u8(u8::from(*last));
-                out.raw(part);
+                to.raw(part);
             }
             Message::StateNext => out.u8(kind::STATE_NEXT),
-            Message::Ping { sent, total } => {
-                out.u8(kind::PING);
+            Message::Ping { sent, wall } => {
+                out.u8(if version > 1 { kind::BEAT } else { kind::PING });
                 out.varint(*sent);
-                out.varint(*total);
+                out.varint(if version > 1 { *wall } else { 0 });
             }
             Message::Pong { sent } => {
                 out.u8(kind::PONG);
@@ -461,8 +593,26 @@ impl Message {
                 }
                 Message::Stream(items)
             }
-            kind::ACK => {
+            kind::ORDER => {
+                let mut positions = Vec::new();
+                while !input.is_empty() {
+                    positions.push(read_position(input, table)?);
+                }
+                Message::Order(positions)
+            }
+            kind::PAYLOAD => {
+                let mut commits = Vec::new();
+                while !input.is_empty() {
+                    match read_item(frame, input, table)? {
+                        Item::Commit(commit) => commits.push(commit),
+                        _ => return Err(CodecError::Invalid("payload")),
+                    }
+                }
+                Message::Payload(commits)
+            }
+            kind @ (kind::ACK | kind::ACKS) => {
                 let consumed = input.varint()?;
+                let positions = if kind == kind::ACKS { input.varint()? } else { 0 };
                 let mut vector = VersionVector::new();
                 while !input.is_empty() {
                     let index = input.varint()?;
@@ -470,13 +620,14 @@ impl Message {
                     let named = table.named.get(index).ok_or(CodecError::Invalid("origin"))?;
                     vector.advance(named.origin, input.varint()?);
                 }
-                Message::Ack { consumed, vector }
+                Message::Ack { consumed, positions, vector }
             }
             kind::PRUNE => Message::Prune(input.origin()?),
-            kind::GRAFT => {
+            kind @ (kind::GRAFT | kind::FETCH) => {
                 let origin = input.origin()?;
                 let from = input.varint()?;
-                Message::Graft { origin, from, to: read_run(from, input.varint()?)? }
+                let to = read_run(from, input.varint()?)?;
+                Message::Graft { origin, from, to, once: kind == kind::FETCH }
             }
             kind::GRAFTED => {
                 let truncated = flag(input)?;
@@ -493,20 +644,84 @@ impl Message {
                 }
                 Message::Grafted { commits, truncated }
             }
-            kind::STATE_REQUEST => Message::StateRequest,
-            kind::STATE => {
+            kind::STATE_REQUEST => Message::StateRequest { resume: None },
+            kind::RESUME => Message::StateRequest { resume: Some((input.u64()?, input.varint()?)) },
+            kind @ (kind::STATE | kind::PART) => {
+                let number = match kind {
+                    kind::PART => (input.u64()?, input.varint()?),
+                    _ => (0, 0),
+                };
                 let last = flag(input)?;
                 let part = frame.slice_ref(input.raw(input.rest().len())?);
-                Message::State { part, last }
+                Message::State { number, part, last }
             }
             kind::STATE_NEXT => Message::StateNext,
-            kind::PING => Message::Ping { sent: input.varint()?, total: input.varint()? },
+            kind::PING => {
+                let sent = input.varint()?;
+                input.varint()?;
+                Message::Ping { sent, wall: 0 }
+            }
+            kind::BEAT => Message::Ping { sent: input.varint()?, wall: input.varint()? },
             kind::PONG => Message::Pong { sent: input.varint()? },
             kind::BYE => Message::Bye(input.u8()?),
             _ => return Err(CodecError::Invalid("kind of frame")),
         };
         input.end()?;
         Ok(message)
+    }
+}
+
+/// A message in the making: what is small is copied together, what is big is shared.
+#[derive(Default)]
+struct Segments {
+    done: VecDeque<Bytes>,
+    open: Writer,
+}
+
+impl Segments {
+    fn raw(&mut self, bytes: &Bytes) {
+        if bytes.len() <= SHARED {
+            return self.open.raw(bytes);
+        }
+        self.done.push_back(std::mem::take(&mut self.open).finish());
+        self.done.push_back(bytes.clone());
+    }
+
+    fn bytes(&mut self, bytes: &Bytes) {
+        self.open.varint(bytes.len() as u64);
+        self.raw(bytes);
+    }
+
+    fn finish(mut self, commit: Option<(Origin, u64)>) -> Pieces {
+        self.done.push_back(self.open.finish());
+        let left = self.done.iter().map(Bytes::len).sum();
+        Pieces { parts: self.done, left, begun: false, commit }
+    }
+}
+
+/// A message on its way out, piece by piece. It shares the bytes of what is big in it.
+#[derive(Debug)]
+pub struct Pieces {
+    parts: VecDeque<Bytes>,
+    left: usize,
+    begun: bool,
+    /// The commit that it begins with.
+    commit: Option<(Origin, u64)>,
+}
+
+impl Pieces {
+    fn take(&mut self, mut length: usize, out: &mut Writer) {
+        self.left -= length;
+        while length > 0
+            && let Some(part) = self.parts.front_mut()
+        {
+            let piece = part.split_to(length.min(part.len()));
+            length -= piece.len();
+            out.raw(&piece);
+            if part.is_empty() {
+                self.parts.pop_front();
+            }
+        }
     }
 }
 
@@ -531,60 +746,166 @@ pub(crate) fn before_auth(frame: &[u8]) -> bool {
     matches!(frame.get(HEAD - 1), Some(&kind::HELLO | &kind::AUTH))
 }
 
+/// The lane of a frame from version 2 on.
+pub(crate) fn lane_of(frame: &[u8]) -> Lane {
+    match frame.get(HEAD - 1) {
+        Some(&kind::PAYLOAD | &kind::PIECE | &kind::GRAFTED | &kind::PART) => Lane::Payload,
+        _ => Lane::Order,
+    }
+}
+
 /// The sending end of a connection: messages to frames.
 #[derive(Debug)]
 pub struct FrameWriter {
-    table: Table,
+    version: u16,
+    order: Table,
+    payload: Table,
     max_frame: usize,
 }
 
 impl FrameWriter {
     /// An end that writes no frame longer than `max_frame` bytes (at least [`HELLO_MAX`]).
     pub fn new(max_frame: usize) -> FrameWriter {
-        FrameWriter { table: Table::default(), max_frame: max_frame.clamp(HELLO_MAX, FRAME_LIMIT) }
-    }
-
-    /// Changes the longest frame, as the other end told it.
-    pub fn set_max_frame(&mut self, max_frame: usize) {
-        self.max_frame = max_frame.clamp(HELLO_MAX, FRAME_LIMIT);
-    }
-
-    /// The frames of one message, without length prefixes, to be sent in this order at once.
-    pub fn write(&mut self, message: &Message) -> Vec<Bytes> {
-        let mut whole = begin(message.size_hint());
-        message.encode(&mut self.table, &mut whole);
-        if whole.len() <= self.max_frame {
-            return vec![seal(whole)];
+        FrameWriter {
+            version: 1,
+            order: Table::default(),
+            payload: Table::default(),
+            max_frame: max_frame.clamp(HELLO_MAX, FRAME_LIMIT),
         }
-        let body = whole.as_slice().get(HEAD - 1..).unwrap_or_default();
+    }
+
+    /// Takes what the handshake has agreed on: version, and the longest frame.
+    pub fn agree(&mut self, version: u16, max_frame: usize) {
+        self.version = version;
+        let most = if version > 1 { PIECE } else { FRAME_LIMIT };
+        self.max_frame = max_frame.clamp(HELLO_MAX, most);
+    }
+
+    /// The version that is spoken; 1 before the handshake.
+    pub fn version(&self) -> u16 {
+        self.version
+    }
+
+    fn encode(&mut self, message: &Message) -> Pieces {
+        let mut segments = Segments::default();
+        let table = match message.lane() {
+            Lane::Payload if self.version > 1 => &mut self.payload,
+            _ => &mut self.order,
+        };
+        message.encode(self.version, table, &mut segments);
+        let commit = message.first_commit().map(|commit| (commit.origin, commit.first));
+        segments.finish(commit)
+    }
+
+    /// The frames of one message of the order lane (in version 1 of any message), without length prefixes,
+    /// to be sent in this order at once.
+    pub fn write(&mut self, message: &Message) -> Vec<Bytes> {
+        let mut pieces = self.encode(message);
         let mut frames = Vec::new();
-        let mut chunks = body.chunks(self.max_frame - HEAD - 1).peekable();
-        while let Some(chunk) = chunks.next() {
-            let mut part = begin(chunk.len() + 1);
-            part.u8(kind::FRAGMENT);
-            part.u8(u8::from(chunks.peek().is_none()));
-            part.raw(chunk);
-            frames.push(seal(part));
+        let whole = pieces.left + HEAD <= self.max_frame;
+        while pieces.left > 0 {
+            let length =
+                if whole { pieces.left } else { pieces.left.min(self.max_frame - HEAD - 1) };
+            let mut frame = begin(length + 1);
+            if !whole {
+                frame.u8(kind::FRAGMENT);
+                frame.u8(u8::from(pieces.left == length));
+            }
+            pieces.take(length, &mut frame);
+            frames.push(seal(frame));
         }
         frames
+    }
+
+    /// Begins a message of the payload lane. Nothing else may be begun on that lane before its last piece is
+    /// cut.
+    pub fn begin(&mut self, message: &Message) -> Pieces {
+        self.encode(message)
+    }
+
+    /// Cuts the next frame of the payload lane; `None` when the message is through.
+    pub fn cut(&self, pieces: &mut Pieces) -> Option<Bytes> {
+        if pieces.left == 0 {
+            return None;
+        }
+        let mut frame = begin(pieces.left.min(self.max_frame));
+        let begins = !std::mem::replace(&mut pieces.begun, true);
+        let room = self.max_frame - HEAD;
+        if begins && pieces.left <= room {
+            pieces.take(pieces.left, &mut frame);
+            return Some(seal(frame));
+        }
+        let length = pieces.left.min(room - PIECE_HEAD);
+        frame.u8(kind::PIECE);
+        let commit = pieces.commit.filter(|_| begins);
+        frame.u8(u8::from(begins)
+            | u8::from(pieces.left == length) << 1
+            | u8::from(commit.is_some()) << 2);
+        if begins {
+            frame.varint(pieces.left as u64);
+        }
+        if let Some((origin, first)) = commit {
+            frame.origin(&origin);
+            frame.varint(first);
+        }
+        pieces.take(length, &mut frame);
+        Some(seal(frame))
+    }
+}
+
+/// A message of several frames, as far as it has come.
+#[derive(Debug, Default)]
+struct Parts {
+    bytes: Vec<u8>,
+    /// How long it will be, if that was told.
+    total: usize,
+    commit: Option<(Origin, u64)>,
+}
+
+impl Parts {
+    fn add(&mut self, bytes: &[u8], max_message: usize) -> Result<(), WireError> {
+        let length = self.bytes.len() + bytes.len();
+        if length > max_message || (self.total > 0 && length > self.total) {
+            return Err(WireError::TooLong(length));
+        }
+        if length > self.bytes.capacity() && self.total > 0 {
+            // Grows by what has come, never beyond what was told: the buffer is never twice the message.
+            let more = self.bytes.len().max(bytes.len()).min(self.total - self.bytes.len());
+            self.bytes.reserve_exact(more);
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
     }
 }
 
 /// The receiving end of a connection: frames to messages.
 #[derive(Debug)]
 pub struct FrameReader {
-    table: Table,
-    fragments: Vec<u8>,
+    order: Table,
+    payload: Table,
+    fragments: Parts,
+    pieces: Option<Parts>,
     max_message: usize,
 }
 
 impl FrameReader {
-    /// An end that puts fragments together up to `max_message` bytes.
+    /// An end that puts pieces together up to `max_message` bytes.
     pub fn new(max_message: usize) -> FrameReader {
-        FrameReader { table: Table::default(), fragments: Vec::new(), max_message }
+        FrameReader {
+            order: Table::default(),
+            payload: Table::default(),
+            fragments: Parts::default(),
+            pieces: None,
+            max_message,
+        }
     }
 
-    /// Reads one frame: `None` when it is a fragment of a message that is not complete yet.
+    /// The commit of which pieces have come, and not yet the last.
+    pub fn arriving(&self) -> Option<(Origin, u64)> {
+        self.pieces.as_ref()?.commit
+    }
+
+    /// Reads one frame: `None` when it is a part of a message that is not complete yet.
     /// After an error the connection is of no use.
     pub fn read(&mut self, frame: &Bytes) -> Result<Option<Message>, WireError> {
         let (sum, rest) = frame.split_first_chunk::<4>().ok_or(CodecError::Truncated)?;
@@ -592,25 +913,60 @@ impl FrameReader {
             return Err(WireError::Checksum);
         }
         let body = Reader::with_format(rest, FORMAT)?.rest();
-        let Some((kind::FRAGMENT, rest)) = body.split_first().map(|(kind, rest)| (*kind, rest))
-        else {
-            if !self.fragments.is_empty() {
-                return Err(CodecError::Invalid("fragment").into());
+        let (kind, rest) = body.split_first().ok_or(CodecError::Truncated)?;
+        match *kind {
+            kind::FRAGMENT => self.fragment(rest),
+            kind::PIECE => self.piece(rest),
+            kind::PAYLOAD | kind::GRAFTED | kind::PART if self.pieces.is_some() => {
+                Err(CodecError::Invalid("piece").into())
             }
-            return Ok(Some(Message::decode(frame, body, &mut self.table)?));
-        };
+            kind::PAYLOAD => Ok(Some(Message::decode(frame, body, &mut self.payload)?)),
+            _ if !self.fragments.bytes.is_empty() && lane_of(frame) == Lane::Order => {
+                Err(CodecError::Invalid("fragment").into())
+            }
+            _ => Ok(Some(Message::decode(frame, body, &mut self.order)?)),
+        }
+    }
+
+    fn fragment(&mut self, rest: &[u8]) -> Result<Option<Message>, WireError> {
         let mut input = Reader::new(rest);
         let last = flag(&mut input)?;
-        let length = self.fragments.len() + input.rest().len();
-        if length > self.max_message {
-            return Err(WireError::TooLong(length));
-        }
-        self.fragments.extend_from_slice(input.rest());
+        self.fragments.add(input.rest(), self.max_message)?;
         if !last {
             return Ok(None);
         }
-        let whole = Bytes::from(std::mem::take(&mut self.fragments));
-        Ok(Some(Message::decode(&whole, &whole, &mut self.table)?))
+        let whole = Bytes::from(std::mem::take(&mut self.fragments).bytes);
+        Ok(Some(Message::decode(&whole, &whole, &mut self.order)?))
+    }
+
+    fn piece(&mut self, rest: &[u8]) -> Result<Option<Message>, WireError> {
+        let mut input = Reader::new(rest);
+        let flags = input.u8()?;
+        if flags > 7 || (flags & 1 != 0) != self.pieces.is_none() {
+            return Err(CodecError::Invalid("piece").into());
+        }
+        let mut parts = self.pieces.take().unwrap_or_default();
+        if flags & 1 != 0 {
+            parts.total = usize::try_from(input.varint()?).map_err(|_| CodecError::Truncated)?;
+        }
+        if flags & 4 != 0 {
+            parts.commit = Some((input.origin()?, input.varint()?));
+        }
+        parts.add(input.rest(), self.max_message)?;
+        if flags & 2 == 0 {
+            self.pieces = Some(parts);
+            return Ok(None);
+        }
+        if parts.bytes.len() != parts.total {
+            return Err(CodecError::Invalid("piece").into());
+        }
+        let whole = Bytes::from(parts.bytes);
+        let table = match whole.first() {
+            Some(&kind::PAYLOAD) => &mut self.payload,
+            Some(&kind::GRAFTED | &kind::PART) => &mut self.order,
+            _ => return Err(CodecError::Invalid("piece").into()),
+        };
+        Ok(Some(Message::decode(&whole, &whole, table)?))
     }
 }
 

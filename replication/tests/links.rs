@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lattis_engine::causal::{LogPosition, Millis, NodeId, Origin, VersionVector};
-use lattis_engine::commit::{EncodedCommit, LogEntry};
-use lattis_replication::wire::{FrameReader, FrameWriter, Item, Message};
+use lattis_engine::causal::{Hlc, LogPosition, Millis, NodeId, Origin, VersionVector};
+use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowEffect, RowKey};
+use lattis_engine::crdt::Slot;
+use lattis_replication::wire::{FrameReader, FrameWriter, Item, Message, Position};
 use lattis_replication::{
-    CloseReason, Config, Input, LinkId, Node, Output, PeerCommand, PeerEvent, Timer,
+    CloseReason, Config, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, Ticket, Timer,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -59,8 +60,10 @@ impl Table {
         self.ends.push((mine, from, to));
         self.ends.push((theirs, to, from));
         let address = format!("{}:1", ["a", "b", "c"][to]);
-        self.queue.push_back((from, Input::LinkUp { link: mine, dialled: Some(address) }));
-        self.queue.push_back((to, Input::LinkUp { link: theirs, dialled: None }));
+        let from_text = "here".to_owned();
+        let up = Input::LinkUp { link: mine, dialled: Some(address), from: from_text.clone() };
+        self.queue.push_back((from, up));
+        self.queue.push_back((to, Input::LinkUp { link: theirs, dialled: None, from: from_text }));
         self.run();
     }
 
@@ -82,8 +85,12 @@ impl Table {
                     self.ends.iter().find(|(id, from, _)| *id == link && *from == at).map(|e| e.2)
                 };
                 match output {
-                    Output::Send { link, frame: bytes } => {
+                    Output::Send { link, lane, frame: bytes } => {
                         if let Some(to) = to(link) {
+                            if lane == Lane::Payload {
+                                let written = bytes.len() as u64 + 4;
+                                self.queue.push_back((at, Input::Written { link, bytes: written }));
+                            }
                             self.queue.push_back((to, Input::Frame { link: other(link), bytes }));
                         }
                     }
@@ -234,7 +241,7 @@ fn a_pause_is_a_partition_until_resumed() {
 }
 
 fn commit(origin: Origin, first: u64, length: usize) -> EncodedCommit {
-    EncodedCommit { origin, first, last: first, body: Bytes::from(vec![1; length]) }
+    EncodedCommit { origin, first, last: first, body: Bytes::from(vec![0; length]) }
 }
 
 fn sealed(origin: Origin, from: u64, to: u64) -> Input {
@@ -243,18 +250,37 @@ fn sealed(origin: Origin, from: u64, to: u64) -> Input {
     Input::Sealed { position: LogPosition(to), vector, entries }
 }
 
+/// One peer's word that this node has written more than it knows closes that link and nothing else; a second
+/// peer's word fences.
 #[test]
-fn a_restored_directory_is_fenced() {
+fn a_node_is_fenced_by_two_peers_and_not_by_one() {
     let me = origin(1, 1, 5);
-    let mut table = pair(config("a"), config("b"));
-    table.give(0, sealed(me, 1, 5));
-    table.give(1, sealed(me, 1, 5));
+    let nodes = vec![
+        node(config("a"), me),
+        node(config("b"), origin(2, 1, 6)),
+        node(config("c"), origin(3, 1, 7)),
+    ];
+    let mut table = Table::new(nodes);
+    table.connect(1, 0, 1);
+    table.connect(2, 0, 2);
+    for at in 0..3 {
+        table.give(at, sealed(me, 1, 5));
+    }
+    // A copy of the directory, or of the whole machine, from before those writes.
     table.nodes[0] = node(config("a"), me);
-    table.connect(2, 0, 1);
-    assert!(table.nodes[0].fenced());
-    let event = PeerEvent::Fenced { peer: NodeId(2), theirs: 5, mine: 0 };
-    assert!(table.events.contains(&(0, event)));
     table.connect(3, 0, 1);
+    assert!(!table.nodes[0].fenced());
+    assert_eq!(table.active(0), 0);
+    let event = PeerEvent::Claim { peer: NodeId(2), theirs: 5, mine: 0 };
+    assert!(table.events.contains(&(0, event)));
+    // The same peer again is no second word.
+    table.connect(4, 0, 1);
+    assert!(!table.nodes[0].fenced());
+    table.connect(5, 0, 2);
+    assert!(table.nodes[0].fenced());
+    let event = PeerEvent::Fenced { peer: NodeId(3), theirs: 5, mine: 0 };
+    assert!(table.events.contains(&(0, event)));
+    table.connect(6, 0, 1);
     assert_eq!(table.active(0), 0);
 }
 
@@ -273,33 +299,190 @@ fn silence_ends_a_link_and_lag_is_seen() {
     drop(ends);
 }
 
+/// Tickets and first seqs of what a node was asked to apply.
+fn applied(table: &Table, at: usize) -> Vec<(Ticket, Vec<(Origin, u64)>)> {
+    let applies = table.seen.iter().filter_map(|(of, output)| match output {
+        Output::Apply { ticket, commits, .. } if *of == at => {
+            Some((*ticket, commits.iter().map(|it| (it.origin, it.first)).collect()))
+        }
+        _ => None,
+    });
+    applies.collect()
+}
+
+/// After a refusal that is nobody's fault the same is handed over again, in a new epoch, by the same links.
 #[test]
-fn a_refusal_voids_what_came_after_it() {
+fn what_was_refused_comes_again_and_no_link_is_closed() {
     let other = origin(2, 1, 6);
     let mut table = pair(config("a"), config("b"));
     table.give(1, sealed(other, 1, 2));
-    let tickets: Vec<_> = table
-        .seen
-        .iter()
-        .filter_map(|(at, output)| match output {
-            Output::Apply { ticket, .. } if *at == 0 => Some(*ticket),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(tickets.len(), 1);
-    table.give(0, Input::Refused { ticket: tickets[0], why: "full".to_owned() });
-    assert_eq!(table.active(0), 0);
-    table.connect(2, 0, 1);
-    // The log is asked for again, and the new ticket is of a new epoch.
-    let entries = (1..=2).map(|seq| LogEntry::Commit(commit(other, seq, 10))).collect();
-    table.give(1, Input::LogChunk { link: LinkId(1002), upto: LogPosition(2), entries });
-    let again = table.seen.iter().rev().find_map(|(at, output)| match output {
-        Output::Apply { ticket, commits, .. } if *at == 0 => Some((ticket.epoch, commits.len())),
-        _ => None,
-    });
-    assert_eq!(again, Some((tickets[0].epoch + 1, 2)));
-    table.give(0, Input::Refused { ticket: tickets[0], why: "late".to_owned() });
+    let first = applied(&table, 0);
+    assert_eq!(first.len(), 1);
+    let refused = |ticket| Input::Refused { ticket, culprit: None, why: "full".to_owned() };
+    table.give(0, refused(first[0].0));
+    assert_eq!((table.active(0), applied(&table, 0).len()), (1, 1));
+    table.now += 1000;
+    table.give(0, Input::Timer(Timer::Retry));
+    let again = applied(&table, 0);
+    assert_eq!(again[1].0.epoch, first[0].0.epoch + 1);
+    assert_eq!(again[1].1, first[0].1);
+    // A late refusal of the epoch before says nothing.
+    table.give(0, refused(first[0].0));
     assert_eq!(table.active(0), 1);
+}
+
+/// A commit that cannot be applied closes the link that brought it, and no other; what came with it by others
+/// is applied all the same. Who brings such commits again and again is paused.
+#[test]
+fn a_bad_commit_closes_its_own_link_only() {
+    let nodes = vec![
+        node(config("a"), origin(1, 1, 5)),
+        node(config("b"), origin(2, 1, 6)),
+        node(config("c"), origin(3, 1, 7)),
+    ];
+    let mut table = Table::new(nodes);
+    table.connect(1, 0, 1);
+    table.connect(2, 0, 2);
+    let (bad, good) = (origin(2, 1, 6), origin(3, 1, 7));
+    table.give(1, sealed(bad, 1, 1));
+    table.give(2, sealed(good, 1, 1));
+    for round in 0..3 {
+        let ticket = applied(&table, 0).last().unwrap().0;
+        let culprit = Some((bad, 1));
+        table.give(0, Input::Refused { ticket, culprit, why: "bad".to_owned() });
+        assert_eq!(table.active(0), 1, "round {round}: the other link stays");
+        assert!(table.downs(0).contains(&CloseReason::Refused("bad".to_owned())));
+        let last = applied(&table, 0).pop().unwrap();
+        if round == 0 {
+            assert_eq!(last.1, [(good, 1)], "what was good is handed over again");
+            table.give(0, sealed(good, 1, 1));
+        }
+        table.connect(10 + round, 0, 1);
+        if round < 2 {
+            let entries = vec![LogEntry::Commit(commit(bad, 1, 10))];
+            let link = LinkId(1010 + round);
+            table.give(1, Input::LogChunk { link, upto: LogPosition(1), entries });
+        }
+    }
+    assert_eq!(table.active(0), 1);
+    assert!(table.states(0).contains(&"paused"));
+    let suspended = |(at, event): &(usize, PeerEvent)| {
+        *at == 0 && matches!(event, PeerEvent::Suspended { node: NodeId(2), .. })
+    };
+    assert!(table.events.iter().any(suspended));
+}
+
+/// An address is dialled unless a link at that address lives, whoever was found there before.
+#[test]
+fn an_address_whose_node_has_moved_is_dialled() {
+    let peers = vec!["b:1".to_owned(), "c:1".to_owned()];
+    let nodes = vec![
+        node(Config { peers, ..config("a") }, origin(1, 1, 5)),
+        node(config("b"), origin(2, 1, 6)),
+        node(config("c"), origin(3, 1, 7)),
+    ];
+    let mut table = Table::new(nodes);
+    table.connect(1, 0, 1);
+    table.connect(2, 0, 2);
+    assert_eq!(table.active(0), 2);
+    // Both stop; the one that was at c comes back at b, and nothing at c.
+    for link in [1, 2] {
+        table.give(0, Input::LinkDown { link: LinkId(link), why: "gone".to_owned() });
+    }
+    let moved = Config { address: "b:1".to_owned(), ..config("c") };
+    table.nodes[1] = node(moved, origin(3, 2, 8));
+    table.connect(3, 0, 1);
+    assert_eq!(table.active(0), 1);
+    table.seen.clear();
+    table.now += 60_000;
+    table.give(0, Input::Timer(Timer::Dial("c:1".to_owned())));
+    let dials = |(at, output): &(usize, Output)| {
+        *at == 0 && matches!(output, Output::Dial { address } if address == "c:1")
+    };
+    assert!(table.seen.iter().any(dials));
+}
+
+/// A second address of a node that is linked is tried now and then, and the link that there is stays.
+#[test]
+fn a_second_address_of_a_node_disturbs_nothing() {
+    let mut table = pair(config("a"), config("b"));
+    let (mine, theirs) = (LinkId(7), LinkId(1007));
+    table.ends.extend([(mine, 0, 1), (theirs, 1, 0)]);
+    let from = "here".to_owned();
+    let dialled = Some("localhost:1".to_owned());
+    table.queue.push_back((0, Input::LinkUp { link: mine, dialled, from: from.clone() }));
+    table.queue.push_back((1, Input::LinkUp { link: theirs, dialled: None, from }));
+    table.run();
+    assert_eq!((table.active(0), table.active(1)), (1, 1));
+    assert_eq!(table.downs(0), [CloseReason::Duplicate]);
+    let kept = table.seen.iter().all(|(at, output)| {
+        *at != 0 || !matches!(output, Output::Close { link, .. } if *link == LinkId(1))
+    });
+    assert!(kept);
+}
+
+/// Who opens many connections and says nothing makes room for those who say something.
+#[test]
+fn silent_strangers_do_not_keep_others_out() {
+    let mut table =
+        Table::new(vec![node(config("a"), origin(1, 1, 5)), node(config("b"), origin(2, 1, 6))]);
+    for link in 0..200 {
+        let up = Input::LinkUp { link: LinkId(5000 + link), dialled: None, from: "x".to_owned() };
+        table.give(1, up);
+    }
+    table.connect(1, 0, 1);
+    assert_eq!((table.active(0), table.active(1)), (1, 1));
+}
+
+/// A commit from a clock far ahead waits on the link that brings it, told, before it is handed to the engine;
+/// others go on. It goes on by itself when the time has come, or by the operator's word.
+#[test]
+fn a_commit_from_a_clock_far_ahead_waits() {
+    for accepted in [false, true] {
+        let nodes = vec![
+            node(config("a"), origin(1, 1, 5)),
+            node(config("b"), origin(2, 1, 6)),
+            node(config("c"), origin(3, 1, 7)),
+        ];
+        let mut table = Table::new(nodes);
+        table.connect(1, 0, 1);
+        table.connect(2, 0, 2);
+        let (far, near) = (origin(2, 1, 6), origin(3, 1, 7));
+        let stamped = |it: Origin, millis: u64| {
+            let row = RowKey::single(0, Bytes::from_static(b"k"), Slot::String);
+            let put = Some(Bytes::from_static(b"v"));
+            let delta = Delta { put, ..Delta::default() };
+            let effects = vec![Effect::Row(RowEffect { row, delta })];
+            Commit { origin: it, first: 1, hlc: Hlc::at(Millis(millis)), effects }.encode()
+        };
+        let sealed = |commit: EncodedCommit| {
+            let vector = [(commit.origin, commit.last)].into_iter().collect();
+            let entries = vec![LogEntry::Commit(commit)];
+            Input::Sealed { position: LogPosition(1), vector, entries }
+        };
+        table.give(1, sealed(stamped(far, 1000 + 7_200_000)));
+        table.give(2, sealed(stamped(near, 1000)));
+        let done: Vec<_> = applied(&table, 0).into_iter().flat_map(|(_, it)| it).collect();
+        assert_eq!(done, [(near, 1)]);
+        assert_eq!(table.states(0), ["clock", "active"]);
+        let held = table.nodes[0].peers()[0].clock_held;
+        assert_eq!(held, Some(7_200_000));
+        let told = |ahead| {
+            let name = "b".to_owned();
+            PeerEvent::ClockHeld { node: NodeId(2), name, ahead_ms: ahead }
+        };
+        assert!(table.events.contains(&(0, told(held))));
+        if accepted {
+            let name = "b".to_owned();
+            table.give(0, Input::Command(PeerCommand::AcceptClock { name }));
+        } else {
+            table.now += 7_200_000 - 60_000;
+            table.give(0, Input::Timer(Timer::Head(LinkId(1))));
+        }
+        let done: Vec<_> = applied(&table, 0).into_iter().flat_map(|(_, it)| it).collect();
+        assert_eq!(done, [(near, 1), (far, 1)]);
+        assert!(table.events.contains(&(0, told(None))));
+    }
 }
 
 /// A peer that knows the secret and no rules.
@@ -344,20 +527,31 @@ fn any_message() -> impl Strategy<Value = Message> {
         }),
         vector().prop_map(Item::Barrier),
     ];
+    let position = (any_origin(), any_seq(), any::<bool>())
+        .prop_map(|(origin, first, eager)| Position::Commits { origin, first, last: first, eager });
     prop_oneof![
         6 => prop::collection::vec(item, 0..6).prop_map(Message::Stream),
-        1 => (0u64..200, vector()).prop_map(|(consumed, vector)| Message::Ack { consumed, vector }),
+        1 => (0u64..200, vector()).prop_map(|(consumed, vector)| Message::Ack { consumed, positions: 0, vector }),
         1 => any_origin().prop_map(Message::Prune),
         1 => (any_origin(), any_seq())
-            .prop_map(|(origin, from)| Message::Graft { origin, from, to: from }),
+            .prop_map(|(origin, from)| Message::Graft { origin, from, to: from, once: from % 2 == 0 }),
         1 => (any_origin(), any_seq()).prop_map(|(origin, seq)| Message::Grafted {
             commits: vec![commit(origin, seq, 3)],
             truncated: seq == 2
         }),
-        1 => Just(Message::StateRequest),
-        1 => Just(Message::State { part: Bytes::from_static(b"x"), last: true }),
+        1 => Just(Message::StateRequest { resume: None }),
+        1 => any::<(u64, u64)>().prop_map(|it| Message::StateRequest { resume: Some(it) }),
+        1 => prop::collection::vec(position, 0..6).prop_map(Message::Order),
+        1 => prop::collection::vec((any_origin(), any_seq()), 0..3).prop_map(|names| {
+            Message::Payload(names.into_iter().map(|(it, seq)| commit(it, seq, 3)).collect())
+        }),
+        1 => Just(Message::State {
+            number: (1, 0),
+            part: Bytes::from_static(b"x"),
+            last: true
+        }),
         1 => Just(Message::StateNext),
-        1 => any::<(u64, u64)>().prop_map(|(sent, total)| Message::Ping { sent, total }),
+        1 => any::<(u64, u64)>().prop_map(|(sent, wall)| Message::Ping { sent, wall }),
         1 => any::<u64>().prop_map(|sent| Message::Pong { sent }),
         1 => any::<u8>().prop_map(Message::Bye),
     ]

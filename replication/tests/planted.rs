@@ -29,8 +29,8 @@ fn entry_dropped_from_a_queue() {
 }
 
 #[test]
-fn graft_applied_on_arrival() {
-    found(Planted::GraftAppliedOnArrival);
+fn commit_applied_on_arrival() {
+    found(Planted::AppliedOnArrival);
 }
 
 #[test]
@@ -44,11 +44,11 @@ fn stale_knowledge() {
 }
 
 #[test]
-fn marker_ignored() {
-    found(Planted::MarkerIgnored);
+fn order_ignored() {
+    found(Planted::OrderIgnored);
 }
 
 #[test]
-fn refusal_resets_few_links() {
-    found(Planted::RefusalResetsFew);
+fn refusal_restores_nothing() {
+    found(Planted::RefusalRestoresNothing);
 }

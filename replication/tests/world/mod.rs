@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use lattis_engine::causal::{LogPosition, Millis, NodeId, Origin, VersionVector};
+use lattis_engine::causal::{Hlc, LogPosition, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
-use lattis_engine::commit::{EncodedCommit, LogEntry};
-use lattis_replication::wire::{FrameReader, Item, Message};
-use lattis_replication::{Config, Framer, Input, LinkId, Node, Output, PeerEvent, Ticket, Timer};
+use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowEffect, RowKey};
+use lattis_engine::crdt::Slot;
+use lattis_replication::wire::{FrameReader, Item, Message, Position};
+use lattis_replication::{
+    Config, Framer, Input, Lane, LinkId, Node, Output, PeerEvent, Ticket, Timer,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
@@ -31,7 +34,7 @@ impl Rng {
 /// What a commit's writer had seen, and its length: known to the checker only.
 #[derive(Default)]
 pub struct Shadow {
-    causes: BTreeMap<(Origin, u64), (u64, VersionVector)>,
+    causes: BTreeMap<(Origin, u64), (EncodedCommit, VersionVector)>,
 }
 
 #[derive(Default)]
@@ -45,9 +48,16 @@ struct Engine {
     refused: Option<u64>,
 }
 
-fn body_of(origin: Origin, first: u64, length: usize) -> Bytes {
+/// A commit that the real engine could apply, of about that length.
+fn commit_of(origin: Origin, first: u64, effects: u64, length: usize, now: u64) -> EncodedCommit {
     let fill = (origin.node.0 ^ u64::from(origin.incarnation) << 3 ^ first) as u8;
-    Bytes::from(vec![fill; length])
+    let effect = |index| {
+        let row = RowKey::single(0, Bytes::from_static(b"k"), Slot::String);
+        let put = (index == 0).then(|| Bytes::from(vec![fill; length]));
+        Effect::Row(RowEffect { row, delta: Delta { put, ..Delta::default() } })
+    };
+    let effects = (0..effects).map(effect).collect();
+    Commit { origin, first, hlc: Hlc::at(Millis(now)), effects }.encode()
 }
 
 impl Engine {
@@ -62,13 +72,11 @@ impl Engine {
         }
     }
 
-    fn write(&mut self, origin: Origin, effects: u64, length: usize, shadow: &mut Shadow) {
-        let first = self.vector.get(&origin) + 1;
-        let last = first + effects - 1;
-        shadow.causes.insert((origin, first), (last, self.vector.clone()));
-        let body = body_of(origin, first, length);
-        self.log.push(LogEntry::Commit(EncodedCommit { origin, first, last, body }));
-        self.vector.advance(origin, last);
+    fn write(&mut self, commit: EncodedCommit, shadow: &mut Shadow) {
+        let name = (commit.origin, commit.first);
+        shadow.causes.insert(name, (commit.clone(), self.vector.clone()));
+        self.vector.advance(commit.origin, commit.last);
+        self.log.push(LogEntry::Commit(commit));
     }
 
     fn apply(&mut self, commit: &EncodedCommit, shadow: &Shadow) -> Result<(), String> {
@@ -79,10 +87,8 @@ impl Engine {
         if commit.first != have + 1 {
             return Err(format!("gap: {}:{} over {have}", commit.origin, commit.first));
         }
-        let (last, causes) = &shadow.causes[&(commit.origin, commit.first)];
-        if *last != commit.last
-            || commit.body != body_of(commit.origin, commit.first, commit.body.len())
-        {
+        let (written, causes) = &shadow.causes[&(commit.origin, commit.first)];
+        if written != commit {
             return Err("content".to_owned());
         }
         if !self.vector.covers(causes) {
@@ -156,7 +162,7 @@ enum Job {
     Join { ticket: Ticket, part: Bytes, last: bool },
     ReadLog { link: LinkId, after: u64, limit: usize },
     ReadCommits { link: LinkId, ticket: u64, origin: Origin, from: u64, to: u64, limit: usize },
-    ReadState { link: LinkId, resume: bool },
+    ReadState { link: LinkId, snapshot: u64, part: u64 },
 }
 
 struct Site {
@@ -171,13 +177,23 @@ struct Site {
     /// Inputs from the engine, in order.
     inbox: VecDeque<Input>,
     links: BTreeMap<LinkId, (usize, usize)>,
-    snapshots: BTreeMap<LinkId, VecDeque<Bytes>>,
+    snapshots: BTreeMap<u64, Vec<Bytes>>,
+    /// The log is kept from here on.
+    hold: Option<u64>,
+    /// Its clock, less the true time.
+    skew: i64,
     full: bool,
     clean: bool,
 }
 
 struct Conn {
     sites: [usize; 2],
+    /// Bytes a second in either direction, 0 for any.
+    rate: u64,
+    /// What waits to be sent to a side: the order lane, the payload lane.
+    lanes: [[VecDeque<Bytes>; 2]; 2],
+    /// Something is on its way onto the wire.
+    sending: [bool; 2],
     links: [Option<LinkId>; 2],
     /// No delivery towards that side before this time.
     after: [u64; 2],
@@ -187,18 +203,45 @@ struct Conn {
     held: [VecDeque<Packet>; 2],
 }
 
+#[derive(Debug)]
 enum Packet {
     Bytes(Bytes),
     End,
 }
 
 enum Event {
-    Timer { site: usize, life: u64, timer: Timer },
-    Dial { site: usize, life: u64, address: String },
-    Packet { conn: usize, to: usize, packet: Packet },
-    Engine { site: usize, life: u64 },
-    Inbox { site: usize, life: u64 },
-    Start { site: usize },
+    Timer {
+        site: usize,
+        life: u64,
+        timer: Timer,
+    },
+    Dial {
+        site: usize,
+        life: u64,
+        address: String,
+    },
+    Packet {
+        conn: usize,
+        to: usize,
+        packet: Packet,
+    },
+    /// The wire towards a side takes more.
+    Free {
+        conn: usize,
+        to: usize,
+        written: u64,
+    },
+    Engine {
+        site: usize,
+        life: u64,
+    },
+    Inbox {
+        site: usize,
+        life: u64,
+    },
+    Start {
+        site: usize,
+    },
 }
 
 pub struct World {
@@ -216,11 +259,21 @@ pub struct World {
     pub shadow: Shadow,
     configs: Vec<Config>,
     pub max_delay: u64,
+    /// Delay of each pair of nodes beside the random part.
+    pub delays: BTreeMap<(usize, usize), u64>,
+    /// Bytes a second of new connections, 0 for any.
+    pub rate: u64,
+    /// When each commit was written, and how long it took to each other node, ms.
+    written: BTreeMap<(Origin, u64), u64>,
+    pub latencies: Vec<u64>,
     pub violation: Option<String>,
     pub payloads: u64,
     pub markers: u64,
     pub bytes: u64,
     pub transfers: u64,
+    pub state_parts: u64,
+    /// What a state has beside its vector.
+    pub state_bytes: usize,
     pub resets: u64,
     pub grafts: u64,
     pub refusals: u64,
@@ -274,11 +327,17 @@ impl World {
             shadow: Shadow::default(),
             configs,
             max_delay: 5,
+            delays: BTreeMap::new(),
+            rate: 0,
+            written: BTreeMap::new(),
+            latencies: Vec::new(),
             violation: None,
             payloads: 0,
             markers: 0,
             bytes: 0,
             transfers: 0,
+            state_parts: 0,
+            state_bytes: 0,
             resets: 0,
             grafts: 0,
             refusals: 0,
@@ -299,6 +358,8 @@ impl World {
                 inbox: VecDeque::new(),
                 links: BTreeMap::new(),
                 snapshots: BTreeMap::new(),
+                hold: None,
+                skew: 0,
                 full: false,
                 clean: false,
             });
@@ -342,6 +403,7 @@ impl World {
         it.inbox.clear();
         it.links.clear();
         it.snapshots.clear();
+        it.hold = None;
         it.clean = clean;
         let unsynced = if clean { 0 } else { it.engine.position() - it.engine.synced };
         let lost = self.rng.below(unsynced + 1);
@@ -360,9 +422,10 @@ impl World {
     }
 
     pub fn input(&mut self, site: usize, input: Input) {
-        let Some(node) = &mut self.sites[site].node else { return };
         let mut out = Vec::new();
-        node.handle(Millis(self.now), input, &mut self.node_rng, &mut out);
+        let wall = self.now.saturating_add_signed(self.sites[site].skew);
+        let Some(node) = &mut self.sites[site].node else { return };
+        node.handle(Millis(wall), input, &mut self.node_rng, &mut out);
         for output in out {
             self.output(site, output);
         }
@@ -379,7 +442,9 @@ impl World {
             *bytes = Bytes::from(flipped);
             self.corrupted = true;
         }
-        let delay = self.rng.below(self.max_delay) + 1;
+        let sites = self.conns[conn].sites;
+        let fixed = self.delays.get(&pair(sites[0], sites[1])).copied().unwrap_or(0);
+        let delay = fixed + self.rng.below(self.max_delay.max(fixed)) + 1;
         let link = &mut self.conns[conn];
         let at = (self.now + delay).max(link.after[to]);
         link.after[to] = at;
@@ -389,41 +454,27 @@ impl World {
     fn output(&mut self, site: usize, output: Output) {
         let life = self.sites[site].life;
         match output {
-            Output::Send { link, frame } => {
+            Output::Send { link, lane, frame } => {
                 let Some((conn, side)) = self.sites[site].links.get(&link).copied() else { return };
                 self.bytes += frame.len() as u64 + 4;
                 let mut bytes = Framer::prefix(&frame).to_vec();
                 bytes.extend_from_slice(&frame);
                 match self.conns[conn].tap[side].read(&frame) {
-                    Ok(Some(Message::Stream(items))) => {
-                        for item in items {
-                            match item {
-                                Item::Commit(_) => self.payloads += 1,
-                                Item::Marker { .. } => self.markers += 1,
-                                Item::Barrier(_) => {}
-                            }
-                        }
-                    }
-                    Ok(Some(Message::Grafted { commits, .. })) => {
-                        self.grafts += 1;
-                        self.payloads += commits.len() as u64;
-                    }
-                    Ok(_) => {}
+                    Ok(Some(message)) => self.count_message(message),
+                    Ok(None) => {}
                     Err(error) => self.violation = Some(format!("unreadable: {error}")),
                 }
-                let mut bytes = Bytes::from(bytes);
-                if self.rng.chance(10) {
-                    let at = self.rng.below(bytes.len() as u64) as usize;
-                    let head = bytes.split_to(at);
-                    self.packet(conn, 1 - side, Packet::Bytes(head));
+                let lane = usize::from(lane == Lane::Payload);
+                self.conns[conn].lanes[1 - side][lane].push_back(Bytes::from(bytes));
+                if !self.conns[conn].sending[1 - side] {
+                    self.onto_wire(conn, 1 - side);
                 }
-                self.packet(conn, 1 - side, Packet::Bytes(bytes));
             }
             Output::Close { link, .. } => {
                 self.resets += 1;
                 if let Some((conn, side)) = self.sites[site].links.remove(&link) {
-                    self.sites[site].snapshots.remove(&link);
                     self.conns[conn].links[side] = None;
+                    self.conns[conn].lanes[1 - side].iter_mut().for_each(VecDeque::clear);
                     self.packet(conn, 1 - side, Packet::End);
                 }
             }
@@ -445,9 +496,11 @@ impl World {
                 let limit = limit_bytes;
                 self.job(site, Job::ReadCommits { link, ticket, origin, from, to, limit });
             }
-            Output::ReadState { link, resume, .. } => {
-                self.job(site, Job::ReadState { link, resume });
+            Output::ReadState { link, snapshot, part, .. } => {
+                self.job(site, Job::ReadState { link, snapshot, part });
             }
+            Output::DropState { snapshot } => drop(self.sites[site].snapshots.remove(&snapshot)),
+            Output::HoldLog { from } => self.sites[site].hold = from.map(|from| from.0),
             Output::Report(event) => {
                 if let PeerEvent::Fenced { .. } | PeerEvent::Clone { .. } = event {
                     self.violation.get_or_insert(format!("{event:?}"));
@@ -456,6 +509,77 @@ impl World {
                     println!("{} n{site} {event:?}", self.now);
                 }
             }
+        }
+    }
+
+    fn count_message(&mut self, message: Message) {
+        match message {
+            Message::Stream(items) => {
+                for item in items {
+                    match item {
+                        Item::Commit(_) => self.payloads += 1,
+                        Item::Marker { .. } => self.markers += 1,
+                        Item::Barrier(_) => {}
+                    }
+                }
+            }
+            Message::Order(positions) => {
+                let runs = positions.iter().filter(|it| matches!(it, Position::Commits { .. }));
+                self.markers += runs.count() as u64;
+            }
+            Message::Payload(commits) => self.payloads += commits.len() as u64,
+            Message::Grafted { commits, .. } => {
+                self.grafts += 1;
+                self.payloads += commits.len() as u64;
+            }
+            Message::State { .. } => self.state_parts += 1,
+            _ => {}
+        }
+    }
+
+    /// Puts the next frame towards a side onto the wire, the order lane first. With a rate it takes its time.
+    fn onto_wire(&mut self, conn: usize, to: usize) {
+        loop {
+            let link = &mut self.conns[conn];
+            let order = link.lanes[to][0].pop_front();
+            let payload = order.is_none();
+            let Some(mut bytes) = order.or_else(|| link.lanes[to][1].pop_front()) else {
+                link.sending[to] = false;
+                return;
+            };
+            link.sending[to] = true;
+            let rate = link.rate;
+            let length = bytes.len() as u64;
+            if self.rng.chance(10) {
+                let at = self.rng.below(bytes.len() as u64) as usize;
+                let head = bytes.split_to(at);
+                self.packet(conn, to, Packet::Bytes(head));
+            }
+            let written = if payload { length } else { 0 };
+            if rate == 0 {
+                self.packet(conn, to, Packet::Bytes(bytes));
+                self.written(conn, to, written);
+                continue;
+            }
+            // Pieces of it arrive while it is on its way.
+            let mut after = 0;
+            while !bytes.is_empty() {
+                let piece = bytes.split_to(bytes.len().min(1400));
+                after += (piece.len() as u64 * 1000).div_ceil(rate);
+                let link = &mut self.conns[conn];
+                let packet = Packet::Bytes(piece);
+                let at = (self.now + after + 1).max(link.after[to]);
+                link.after[to] = at;
+                self.at(at - self.now, Event::Packet { conn, to, packet });
+            }
+            return self.at(after, Event::Free { conn, to, written });
+        }
+    }
+
+    fn written(&mut self, conn: usize, to: usize, bytes: u64) {
+        let (site, id) = (self.conns[conn].sites[1 - to], self.conns[conn].links[1 - to]);
+        if let (Some(link), true) = (id, bytes > 0) {
+            self.input(site, Input::Written { link, bytes });
         }
     }
 
@@ -498,10 +622,17 @@ impl World {
             Job::Apply { ticket, .. } | Job::Join { ticket, .. } if full => {
                 it.engine.refused = Some(ticket.epoch);
                 self.refusals += 1;
-                self.reply(site, Input::Refused { ticket, why: "full".to_owned() });
+                let why = "full".to_owned();
+                self.reply(site, Input::Refused { ticket, culprit: None, why });
             }
             Job::Apply { commits, .. } => {
                 for commit in commits {
+                    let name = (commit.origin, commit.first);
+                    if it.engine.vector.get(&commit.origin) < commit.last
+                        && let Some(at) = self.written.get(&name)
+                    {
+                        self.latencies.push(self.now - at);
+                    }
                     if let Err(why) = it.engine.apply(&commit, &self.shadow) {
                         self.violation.get_or_insert(why);
                         return;
@@ -514,6 +645,8 @@ impl World {
                     Some((of, staged)) if of == ticket => staged,
                     _ => Vec::new(),
                 };
+                let filling = self.state_bytes / 16;
+                let part = part.slice(1..part.len().saturating_sub(filling));
                 let whole: Vec<u8> = staged.into_iter().chain(part).collect();
                 if last {
                     let other = VersionVector::decode(&mut Reader::new(&whole)).unwrap();
@@ -535,18 +668,25 @@ impl World {
                 let (commits, truncated) = it.engine.commits(origin, from, to, limit);
                 self.reply(site, Input::Grafted { link, ticket, commits, truncated });
             }
-            Job::ReadState { link, resume } => {
-                if !resume {
+            Job::ReadState { link, snapshot, part } => {
+                if !it.snapshots.contains_key(&snapshot) {
                     let mut out = Writer::new();
                     it.engine.vector.encode(&mut out);
+                    let filling = self.state_bytes / 16;
                     let whole = out.finish();
-                    let parts = whole.chunks(16).map(Bytes::copy_from_slice).collect();
-                    it.snapshots.insert(link, parts);
+                    let chunks = whole.chunks(16).map(|chunk| {
+                        // No format that the engine has: nothing is read out of it here.
+                        let mut part = vec![0xff];
+                        part.extend_from_slice(chunk);
+                        part.resize(1 + chunk.len() + filling, 0);
+                        Bytes::from(part)
+                    });
+                    it.snapshots.insert(snapshot, chunks.collect());
                 }
-                let parts = it.snapshots.entry(link).or_default();
-                let bytes = parts.pop_front().unwrap_or_default();
-                let last = parts.is_empty();
-                self.reply(site, Input::StateChunk { link, bytes, last });
+                let parts = &it.snapshots[&snapshot];
+                let bytes = parts.get(part as usize).cloned().unwrap_or_default();
+                let last = part as usize + 1 >= parts.len();
+                self.reply(site, Input::StateChunk { link, snapshot, part, bytes, last });
             }
         }
     }
@@ -567,6 +707,9 @@ impl World {
         let max = self.configs[site].max_frame;
         self.conns.push(Conn {
             sites: [site, to],
+            rate: self.rate,
+            lanes: Default::default(),
+            sending: [false; 2],
             links: [Some(mine), Some(theirs)],
             after: [self.now; 2],
             framers: [Framer::new(max), Framer::new(max)],
@@ -576,8 +719,10 @@ impl World {
         });
         self.sites[site].links.insert(mine, (conn, 0));
         self.sites[to].links.insert(theirs, (conn, 1));
-        self.input(to, Input::LinkUp { link: theirs, dialled: None });
-        self.input(site, Input::LinkUp { link: mine, dialled: Some(address) });
+        let from = site.to_string();
+        self.input(to, Input::LinkUp { link: theirs, dialled: None, from });
+        let from = address.clone();
+        self.input(site, Input::LinkUp { link: mine, dialled: Some(address), from });
     }
 
     fn deliver(&mut self, conn: usize, to: usize, packet: Packet) {
@@ -592,20 +737,26 @@ impl World {
             Packet::End => {
                 link.links[to] = None;
                 self.sites[site].links.remove(&id);
-                self.sites[site].snapshots.remove(&id);
                 self.input(site, Input::LinkDown { link: id, why: "reset".to_owned() });
             }
             Packet::Bytes(bytes) => {
                 link.framers[to].push(bytes);
+                let mut whole = false;
                 while self.conns[conn].links[to].is_some() {
                     match self.conns[conn].framers[to].next_frame() {
-                        Ok(Some(bytes)) => self.input(site, Input::Frame { link: id, bytes }),
-                        Ok(None) => break,
+                        Ok(Some(bytes)) => {
+                            whole = true;
+                            self.input(site, Input::Frame { link: id, bytes });
+                        }
+                        Ok(None) if whole => break,
+                        Ok(None) => {
+                            self.input(site, Input::Received { link: id });
+                            break;
+                        }
                         Err(error) => {
                             assert!(self.corrupted, "{error}");
                             self.conns[conn].links[to] = None;
                             self.sites[site].links.remove(&id);
-                            self.sites[site].snapshots.remove(&id);
                             let why = error.to_string();
                             self.input(site, Input::LinkDown { link: id, why });
                             self.packet(conn, 1 - to, Packet::End);
@@ -646,10 +797,30 @@ impl World {
         for _ in 0..commits {
             let effects = 1 + self.rng.below(3);
             let length = if self.rng.chance(2) { 3000 } else { self.rng.below(40) };
-            let it = &mut self.sites[site];
-            it.engine.write(it.origin, effects, length as usize, &mut self.shadow);
+            self.write_one(site, effects, length as usize);
         }
         self.seal(site, before);
+    }
+
+    fn write_one(&mut self, site: usize, effects: u64, length: usize) {
+        let it = &mut self.sites[site];
+        let first = it.engine.vector.get(&it.origin) + 1;
+        self.written.insert((it.origin, first), self.now);
+        let wall = self.now.saturating_add_signed(it.skew);
+        let commit = commit_of(it.origin, first, effects, length, wall);
+        it.engine.write(commit, &mut self.shadow);
+    }
+
+    /// Writes one commit of that length.
+    pub fn write_bytes(&mut self, site: usize, length: usize) {
+        let before = self.sites[site].engine.position();
+        self.write_one(site, 1, length);
+        self.seal(site, before);
+    }
+
+    /// Sets a node's clock wrong by that many ms.
+    pub fn set_skew(&mut self, site: usize, skew: i64) {
+        self.sites[site].skew = skew;
     }
 
     pub fn sync(&mut self, site: usize) {
@@ -660,12 +831,13 @@ impl World {
     pub fn trim(&mut self, site: usize) {
         let engine = &self.sites[site].engine;
         let count = self.rng.below(engine.synced.saturating_sub(engine.base) + 1);
-        let to = engine.base + count;
+        let to = (engine.base + count).min(self.sites[site].hold.unwrap_or(u64::MAX));
         self.sites[site].engine.trim(to);
     }
 
     pub fn trim_all(&mut self, site: usize) {
-        let to = self.sites[site].engine.synced;
+        let held = self.sites[site].hold.unwrap_or(u64::MAX);
+        let to = self.sites[site].engine.synced.min(held);
         self.sites[site].engine.trim(to);
     }
 
@@ -703,6 +875,10 @@ impl World {
                     }
                 }
                 Event::Packet { conn, to, packet } => self.deliver(conn, to, packet),
+                Event::Free { conn, to, written } => {
+                    self.written(conn, to, written);
+                    self.onto_wire(conn, to);
+                }
                 _ => {}
             }
         }

@@ -305,6 +305,18 @@ impl<S: Store> Engine<S> {
         self.log.bytes()
     }
 
+    /// Keeps the log beyond a position, up to four times its limit, for a peer that receives a state;
+    /// `None`: as usual.
+    pub fn hold_log(&mut self, from: Option<LogPosition>) {
+        self.log.hold(from);
+    }
+
+    /// Whether the log that was to be kept has grown beyond that and was trimmed: the peer will need another
+    /// state.
+    pub fn log_let_go(&self) -> bool {
+        self.log.let_go()
+    }
+
     /// Bytes of decoded rows in memory.
     pub fn cache_bytes(&self) -> usize {
         self.space.cache_bytes()

@@ -19,6 +19,9 @@ const FORMAT: u8 = 1;
 /// Seqs of one origin between two marks of the sparse index.
 const STRIDE: u64 = 1024;
 
+/// How many times the limit a log may grow while a peer that receives a state needs it.
+const HELD: u64 = 4;
+
 /// Log bytes that are trimmed together: this part of the limit, but not less than that many bytes, unless the
 /// limit itself is small.
 const BUCKETS: u64 = 64;
@@ -55,6 +58,8 @@ pub(crate) struct Log {
     position: LogPosition,
     bytes: u64,
     limit: u64,
+    /// What lies beyond this is kept, though the log is over its limit, up to [`HELD`] times that.
+    hold: Option<LogPosition>,
     index: SharedIndex,
     /// The last seq of each origin that has a mark.
     marked: BTreeMap<Origin, u64>,
@@ -118,6 +123,7 @@ impl Log {
             position: floor,
             bytes: 0,
             limit,
+            hold: None,
             index: Arc::new(Mutex::new(Index { floor, ..Index::default() })),
             marked: BTreeMap::new(),
         };
@@ -160,6 +166,16 @@ impl Log {
     /// The last position that was trimmed.
     pub(crate) fn floor(&self) -> LogPosition {
         lock(&self.index).floor
+    }
+
+    /// Keeps what lies beyond a position though the log is over its limit, or no longer so.
+    pub(crate) fn hold(&mut self, from: Option<LogPosition>) {
+        self.hold = from;
+    }
+
+    /// Whether what was to be kept had to be trimmed all the same.
+    pub(crate) fn let_go(&self) -> bool {
+        self.hold.is_some_and(|hold| hold < self.floor())
     }
 
     /// Bytes of all rows.
@@ -209,7 +225,9 @@ impl Log {
         let mut floor = None;
         let index = lock(&self.index);
         for bucket in index.buckets.iter().take(index.buckets.len().saturating_sub(1)) {
-            if left <= self.limit || bucket.last > watermark {
+            let held = self.hold.is_some_and(|hold| bucket.last > hold);
+            let limit = if held { self.limit.saturating_mul(HELD) } else { self.limit };
+            if left <= limit || bucket.last > watermark {
                 break;
             }
             left -= bucket.bytes;

@@ -4,7 +4,7 @@
 //! included (MODEL M6). The receiver stages the chunks and joins them in one step, against the rows and
 //! the vector that it has at that moment. Never as fresh dots: that would resurrect what was removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -27,10 +27,18 @@ pub struct StateReader<R> {
     vector: VersionVector,
     clock: Hlc,
     /// Where to go on; `None` when all was read.
-    cursor: Option<(Family, Vec<u8>)>,
+    cursor: Cursor,
     /// Chunks read so far.
     chunks: u64,
+    /// Where each of the last chunks begins.
+    starts: VecDeque<Cursor>,
 }
+
+/// A place in a snapshot.
+type Cursor = Option<(Family, Vec<u8>)>;
+
+/// Chunks that can be read again: more than may be under way to a receiver.
+const KEPT: usize = 8;
 
 impl<R: Read> StateReader<R> {
     /// A reader of everything in the snapshot.
@@ -39,7 +47,38 @@ impl<R: Read> StateReader<R> {
         let state = State::load(&snapshot)?;
         let (vector, clock) = state.map(|state| (state.vector, state.clock)).unwrap_or_default();
         let cursor = Some((Family::Keys, Vec::new()));
-        Ok(StateReader { snapshot, origins, vector, clock, cursor, chunks: 0 })
+        let starts = VecDeque::new();
+        Ok(StateReader { snapshot, origins, vector, clock, cursor, chunks: 0, starts })
+    }
+
+    /// A chunk of about `limit` bytes by its number, and whether it is the last: the next one, or one of the
+    /// last few again, which is then the same. `None` if it is none of them. Nothing is lost by an error.
+    pub fn chunk(&mut self, number: u64, limit: usize) -> Result<Option<(Bytes, bool)>, StoreError> {
+        let first = self.chunks - self.starts.len() as u64;
+        if let Some(back) = number.checked_sub(first)
+            && number < self.chunks
+        {
+            self.starts.truncate(back as usize + 1);
+            self.cursor = self.starts.pop_back().flatten();
+            self.chunks = number;
+        }
+        if number != self.chunks {
+            return Ok(None);
+        }
+        let start = self.cursor.clone();
+        match self.next_chunk(limit) {
+            Ok(chunk) => {
+                self.starts.push_back(start);
+                if self.starts.len() > KEPT {
+                    self.starts.pop_front();
+                }
+                Ok(Some(chunk))
+            }
+            Err(error) => {
+                self.cursor = start;
+                Err(error)
+            }
+        }
     }
 
     /// The next chunk of about `limit` bytes, and whether it is the last.
@@ -213,7 +252,7 @@ mod tests {
     use crate::store::MemStore;
     use crate::{Engine, EngineConfig, Fresh};
 
-    fn chunks(members: usize) -> Vec<Bytes> {
+    fn reader(members: usize) -> StateReader<crate::store::MemSnapshot> {
         let fresh = Fresh { node: NodeId(1), nonce: 1 };
         let store = MemStore::new();
         let mut engine =
@@ -224,7 +263,11 @@ mod tests {
         txn.set_add(0, b"s", &members).unwrap();
         txn.commit();
         tick.seal(false).unwrap();
-        let mut reader = StateReader::new(engine.snapshot().unwrap()).unwrap();
+        StateReader::new(engine.snapshot().unwrap()).unwrap()
+    }
+
+    fn chunks(members: usize) -> Vec<Bytes> {
+        let mut reader = reader(members);
         let mut chunks = Vec::new();
         loop {
             let (chunk, last) = reader.next_chunk(100).unwrap();
@@ -233,6 +276,28 @@ mod tests {
                 return chunks;
             }
         }
+    }
+
+    /// Chunks can be read again, as they were; what was forgotten cannot.
+    #[test]
+    fn the_last_chunks_can_be_read_again() {
+        let whole = chunks(200);
+        let mut reader = reader(200);
+        for number in 0..whole.len() as u64 {
+            let last = number + 1 == whole.len() as u64;
+            let expected = Some((whole[number as usize].clone(), last));
+            assert_eq!(reader.chunk(number, 100).unwrap(), expected);
+            for again in number.saturating_sub(KEPT as u64 - 1)..=number {
+                let (chunk, _) = reader.chunk(again, 100).unwrap().unwrap();
+                assert_eq!(chunk, whole[again as usize]);
+                for number in again + 1..=number {
+                    reader.chunk(number, 100).unwrap().unwrap();
+                }
+            }
+            assert_eq!(reader.chunk(number + 2, 100).unwrap(), None);
+        }
+        assert!(whole.len() > 2 * KEPT);
+        assert_eq!(reader.chunk(0, 100).unwrap(), None);
     }
 
     /// A state that lacks a chunk, or has chunks out of order or of another state, is not staged.

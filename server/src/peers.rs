@@ -2,8 +2,8 @@
 //!
 //! [`Node`] decides everything; here are only the sockets, the clock, the random numbers and the timers
 //! that it needs. One task owns the node. Each connection has a task that reads frames and one that
-//! writes them; both reach the node by one bounded queue, so that a node that cannot keep up stops
-//! reading its peers. The log and snapshots are read here, beside the engine's thread; what they hold has
+//! writes them, those of the order lane first; both reach the node by one bounded queue, so that a node that
+//! cannot keep up stops reading its peers. The log and snapshots are read here, beside the engine's thread; what they hold has
 //! always been reported to the node before.
 
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use lattis_engine::causal::LogPosition;
 use lattis_engine::store::{RocksSnapshot, StoreError};
 use lattis_replication::{
-    Framer, Input, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
+    Framer, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -43,12 +43,25 @@ const MESSAGE_BYTES: usize = (1 << 30) + (64 << 20);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a closed link may still take to say why.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often bytes of a frame that takes long are told of as a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
+/// Bytes that the kernel may hold of a link and has not sent: what the order lane cannot overtake.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// What the tasks tell the node's task.
 enum Event {
     Input(Input),
     Connected { stream: TcpStream, dialled: Option<String> },
-    Snapshot { link: LinkId, snapshot: Result<RocksSnapshot, StoreError>, limit: usize },
+    Snapshot { request: PartRequest, snapshot: Result<RocksSnapshot, StoreError> },
+}
+
+/// A part of a snapshot that the node asks for.
+#[derive(Clone, Copy)]
+struct PartRequest {
+    link: LinkId,
+    snapshot: u64,
+    part: u64,
+    limit: usize,
 }
 
 /// Starts the thread. Fails if the peer port cannot be bound.
@@ -90,6 +103,7 @@ pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), St
                 reported: position,
                 events,
                 links: BTreeMap::new(),
+                states: BTreeMap::new(),
                 next_link: 0,
                 max_frame,
                 has_secret,
@@ -122,9 +136,9 @@ fn peer_address(config: &Config) -> Result<IpAddr, String> {
 
 /// A link's sockets, as far as the node's task needs them.
 struct Link {
-    frames: mpsc::UnboundedSender<Bytes>,
-    /// The snapshot that is being sent to the peer.
-    state: Option<StateReader>,
+    /// Of the two lanes. The node bounds what it gives: positions by a window, payloads by what was written.
+    order: mpsc::UnboundedSender<Bytes>,
+    payload: mpsc::UnboundedSender<Bytes>,
     /// Dropped to stop the reader.
     _reading: tokio::sync::oneshot::Sender<()>,
 }
@@ -138,6 +152,8 @@ struct Driver {
     reported: LogPosition,
     events: mpsc::Sender<Event>,
     links: BTreeMap<LinkId, Link>,
+    /// Snapshots that are being sent, by the node's names for them.
+    states: BTreeMap<u64, StateReader>,
     next_link: u64,
     max_frame: usize,
     has_secret: bool,
@@ -164,8 +180,8 @@ impl Driver {
                     None => return,
                 },
                 accepted = listener.accept(), if !busy => {
-                    if let Ok((stream, _)) = accepted {
-                        self.connected(stream, None);
+                    if let Ok((stream, address)) = accepted {
+                        self.connected(stream, None, address.ip().to_string());
                     }
                 }
                 () = tokio::time::sleep(Duration::from_millis(1)), if busy => {}
@@ -181,20 +197,21 @@ impl Driver {
                 }
                 self.handle(input);
             }
-            Event::Connected { stream, dialled } => self.connected(stream, dialled),
-            Event::Snapshot { link, snapshot, limit } => {
+            Event::Connected { stream, dialled } => {
+                let from = dialled.clone();
+                self.connected(stream, dialled, from.unwrap_or_default());
+            }
+            Event::Snapshot { request, snapshot } => {
                 // Everything in it was published before it was taken: report that first.
                 self.take_sealed();
-                match snapshot.and_then(StateReader::new) {
+                let input = match snapshot.and_then(StateReader::new) {
                     Ok(reader) => {
-                        let input = self.state_chunk(link, reader, limit);
-                        self.handle(input);
+                        self.states.insert(request.snapshot, reader);
+                        self.state_part(request)
                     }
-                    Err(error) => {
-                        let down = self.unreadable(link, &error.to_string());
-                        self.handle(down);
-                    }
-                }
+                    Err(error) => self.unreadable(request.link, &error.to_string()),
+                };
+                self.handle(input);
             }
         }
     }
@@ -212,13 +229,16 @@ impl Driver {
         while let Some(event) = self.port.next_event() {
             match event {
                 ToPeers::Staged(ticket) => self.handle(Input::Staged { ticket }),
-                ToPeers::Refused { ticket, why } => self.handle(Input::Refused { ticket, why }),
+                ToPeers::Refused { ticket, culprit, why } => {
+                    self.handle(Input::Refused { ticket, culprit, why });
+                }
                 ToPeers::Asked { client, request } => self.answer(client, request),
             }
         }
     }
 
     fn handle(&mut self, input: Input) {
+        let beat = matches!(input, Input::Timer(Timer::Tick));
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let mut outputs = std::mem::take(&mut self.outputs);
@@ -231,15 +251,21 @@ impl Driver {
             }
             self.outputs = outputs;
         }
+        if beat {
+            self.port.set_peers(self.node.peers());
+        }
     }
 
     /// Does one thing that the node wants done; some have their answer at once.
     fn perform(&mut self, output: Output) -> Option<Input> {
         match output {
-            Output::Send { link, frame } => {
+            Output::Send { link, lane, frame } => {
                 if let Some(link) = self.links.get(&link) {
                     // A writer that is gone has reported so.
-                    let _ = link.frames.send(frame);
+                    let _ = match lane {
+                        Lane::Order => link.order.send(frame),
+                        Lane::Payload => link.payload.send(frame),
+                    };
                 }
             }
             // The writer sends what it has and closes when its queue ends.
@@ -266,9 +292,11 @@ impl Driver {
                     Err(error) => self.unreadable(link, &error.to_string()),
                 });
             }
-            Output::ReadState { link, resume, limit_bytes } => {
-                return self.read_state(link, resume, limit_bytes);
+            Output::ReadState { link, snapshot, part, limit_bytes } => {
+                return self.read_state(PartRequest { link, snapshot, part, limit: limit_bytes });
             }
+            Output::DropState { snapshot } => drop(self.states.remove(&snapshot)),
+            Output::HoldLog { from } => self.waiting.push(FromPeers::HoldLog { from }),
             Output::Report(event) => self.report(&event),
         }
         None
@@ -300,15 +328,14 @@ impl Driver {
         }
     }
 
-    /// Reads the next part of a snapshot. A new one is taken by the engine's thread between two ticks, so
-    /// that all that it holds has been reported.
-    fn read_state(&mut self, link: LinkId, resume: bool, limit: usize) -> Option<Input> {
-        if resume {
-            let reader = self.links.get_mut(&link).and_then(|link| link.state.take());
-            return match reader {
-                Some(reader) => Some(self.state_chunk(link, reader, limit)),
-                None => Some(self.unreadable(link, "the state is gone")),
-            };
+    /// Reads a part of a snapshot. A new snapshot is taken by the engine's thread between two ticks, so that
+    /// all that it holds has been reported.
+    fn read_state(&mut self, request: PartRequest) -> Option<Input> {
+        if self.states.contains_key(&request.snapshot) {
+            return Some(self.state_part(request));
+        }
+        if request.part > 0 {
+            return Some(self.unreadable(request.link, "the snapshot is gone"));
         }
         let (sender, receiver) = std_mpsc::sync_channel(1);
         let inspect = move |engine: &mut Engine| {
@@ -321,21 +348,22 @@ impl Driver {
         tokio::task::spawn_local(async move {
             let taken = tokio::task::spawn_blocking(move || receiver.recv()).await;
             if let Ok(Ok(snapshot)) = taken {
-                let _ = events.send(Event::Snapshot { link, snapshot, limit }).await;
+                let _ = events.send(Event::Snapshot { request, snapshot }).await;
             }
         });
         None
     }
 
-    fn state_chunk(&mut self, link: LinkId, mut reader: StateReader, limit: usize) -> Input {
-        let input = match reader.next_chunk(limit) {
-            Ok((bytes, last)) => Input::StateChunk { link, bytes, last },
-            Err(error) => self.unreadable(link, &error.to_string()),
+    fn state_part(&mut self, request: PartRequest) -> Input {
+        let PartRequest { link, snapshot, part, limit } = request;
+        let Some(reader) = self.states.get_mut(&snapshot) else {
+            return self.unreadable(link, "the snapshot is gone");
         };
-        if let Some(link) = self.links.get_mut(&link) {
-            link.state = Some(reader);
+        match reader.chunk(part, limit) {
+            Ok(Some((bytes, last))) => Input::StateChunk { link, snapshot, part, bytes, last },
+            Ok(None) => self.unreadable(link, "a part of the snapshot is gone"),
+            Err(error) => self.unreadable(link, &error.to_string()),
         }
-        input
     }
 
     /// Hands to the engine's thread what it has room for, in order.
@@ -369,14 +397,17 @@ impl Driver {
         });
     }
 
-    fn connected(&mut self, stream: TcpStream, dialled: Option<String>) {
+    fn connected(&mut self, stream: TcpStream, dialled: Option<String>, from: String) {
         let _ = stream.set_nodelay(true);
+        // Where the kernel does not know this, what is small waits a little longer.
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         self.next_link += 1;
         let link = LinkId(self.next_link);
         let (read, write) = stream.into_split();
-        let (frames, queue) = mpsc::unbounded_channel();
+        let (order, first) = mpsc::unbounded_channel();
+        let (payload, second) = mpsc::unbounded_channel();
         let (reading, stop) = tokio::sync::oneshot::channel();
-        self.links.insert(link, Link { frames, state: None, _reading: reading });
+        self.links.insert(link, Link { order, payload, _reading: reading });
         tokio::task::spawn_local(read_frames(
             link,
             read,
@@ -384,11 +415,11 @@ impl Driver {
             self.events.clone(),
             stop,
         ));
-        tokio::task::spawn_local(write_frames(link, write, queue, self.events.clone()));
+        tokio::task::spawn_local(write_frames(link, write, first, second, self.events.clone()));
         // From now on every tick is handed over; what was not is reported first.
         self.port.set_links(self.links.len());
         self.take_sealed();
-        self.handle(Input::LinkUp { link, dialled });
+        self.handle(Input::LinkUp { link, dialled, from });
     }
 
     fn arm(&self, after: Duration, timer: Timer) {
@@ -416,6 +447,9 @@ impl Driver {
             }
             PeerRequest::Pause(name) => self.command(name, |name| PeerCommand::Pause { name }),
             PeerRequest::Resume(name) => self.command(name, |name| PeerCommand::Resume { name }),
+            PeerRequest::AcceptClock(name) => self.command(Some(name), |name| {
+                PeerCommand::AcceptClock { name: name.unwrap_or_default() }
+            }),
         };
         self.waiting.push(FromPeers::Answer { client, answer });
     }
@@ -443,28 +477,60 @@ impl Driver {
                 self.last_down.remove(&origin.node.to_string());
                 eprintln!("lattis-server: peer {name} ({}) is connected", origin.node);
             }
-            PeerEvent::Down { node, why, .. } => {
-                let peer = node.map_or_else(|| "unknown".to_owned(), |node| node.to_string());
+            PeerEvent::Down { node, address, why, .. } => {
+                let peer = node.map_or_else(|| address.clone(), |node| node.to_string());
                 self.log_once(peer, why.to_string());
             }
             PeerEvent::DialFailed { address, why } => {
                 self.log_once(address.clone(), why.clone());
             }
-            PeerEvent::Transfer { receives, .. } => {
+            PeerEvent::Transfer { receives, resumes, .. } => {
                 let direction = if *receives { "receiving a" } else { "sending our" };
-                eprintln!("lattis-server: {direction} whole state: the log no longer reaches back");
+                let again = if *resumes { ", from where it was cut" } else { "" };
+                eprintln!(
+                    "lattis-server: {direction} whole state: the log no longer reaches back{again}"
+                );
+            }
+            PeerEvent::Claim { peer, theirs, mine } => self.log_once(
+                peer.to_string(),
+                format!(
+                    "claims {theirs} writes of this node's life, of which there are {mine} here; if a \
+                     second peer says so, this node refuses writes"
+                ),
+            ),
+            PeerEvent::Suspended { name, why, .. } => eprintln!(
+                "lattis-server: peer {name} is paused: what it sends was refused again and again \
+                 ({why}); PEER.RESUME {name} goes on"
+            ),
+            PeerEvent::ClockHeld { name, ahead_ms: Some(ahead), .. } => eprintln!(
+                "lattis-server: peer {name}: its commits wait, as they are stamped {ahead} ms ahead of \
+                 this node's clock; PEER.ACCEPT-CLOCK {name} takes them"
+            ),
+            PeerEvent::ClockHeld { name, ahead_ms: None, .. } => {
+                eprintln!("lattis-server: peer {name}: its commits no longer wait for the clock");
+            }
+            PeerEvent::OwnClock { ahead_ms } => {
+                let why = ahead_ms.map(|ahead| {
+                    format!("this node's clock is {ahead} ms ahead of most of its peers'")
+                });
+                match &why {
+                    Some(why) => eprintln!("lattis-server: {why}; writes are refused"),
+                    None => eprintln!("lattis-server: this node's clock agrees with its peers'"),
+                }
+                self.waiting.push(FromPeers::ClockFenced { why });
             }
             PeerEvent::Fenced { peer, theirs, mine } => {
                 let why = format!(
-                    "peer {peer} knows {theirs} writes of this node's life, of which there are {mine} \
-                     here: this directory is a copy or was restored"
+                    "peers, last {peer}, know {theirs} writes of this node's life, of which there are \
+                     {mine} here: this directory is a copy or was restored"
                 );
                 eprintln!("lattis-server: {why}; replication has stopped, writes are refused");
                 self.waiting.push(FromPeers::Fenced { why });
             }
-            PeerEvent::Clone { node } => {
-                eprintln!("lattis-server: another node has the identity {node}: refused");
-            }
+            PeerEvent::Clone { node } => self.log_once(
+                node.to_string(),
+                "another node has this identity: refused".to_owned(),
+            ),
             PeerEvent::TooManyAddresses => eprintln!("lattis-server: too many peer addresses"),
         }
     }
@@ -480,8 +546,9 @@ impl Driver {
     }
 }
 
-/// One line of PEER.LIST: name, address, state, node id, incarnation, lag in commits and in milliseconds,
-/// bytes in and out, last error.
+/// One line of PEER.LIST: name, address, state, node id, incarnation, what the peer lacks in effects and in
+/// milliseconds, bytes in and out, last error; then what this node lacks in effects, bytes of a whole state
+/// that have come or gone while one does, and how far the peer's clock is ahead, in ms.
 fn peer_answer(peer: PeerInfo) -> Answer {
     let number = |n: u64| Answer::Integer(i64::try_from(n).unwrap_or(i64::MAX));
     Answer::Array(vec![
@@ -495,6 +562,10 @@ fn peer_answer(peer: PeerInfo) -> Answer {
         number(peer.bytes_in),
         number(peer.bytes_out),
         Answer::Text(peer.last_error.unwrap_or_default()),
+        number(peer.behind_commits),
+        number(peer.receiving.unwrap_or(0)),
+        number(peer.sending.unwrap_or(0)),
+        Answer::Integer(peer.clock_ms.unwrap_or(0)),
     ])
 }
 
@@ -515,16 +586,25 @@ async fn read_frames(
 ) {
     let mut framer = Framer::new(max_frame);
     let mut buffer = BytesMut::new();
+    // When a frame was whole, or a sign of life was given.
+    let mut whole_at = Instant::now();
     let why = 'reading: loop {
         loop {
             match framer.next_frame() {
                 Ok(None) => break,
                 Ok(Some(bytes)) => {
+                    whole_at = Instant::now();
                     if events.send(Event::Input(Input::Frame { link, bytes })).await.is_err() {
                         return;
                     }
                 }
                 Err(error) => break 'reading error.to_string(),
+            }
+        }
+        if whole_at.elapsed() >= SIGN_OF_LIFE {
+            whole_at = Instant::now();
+            if events.send(Event::Input(Input::Received { link })).await.is_err() {
+                return;
             }
         }
         buffer.reserve(READ_BYTES);
@@ -544,20 +624,38 @@ async fn read_frames(
 async fn write_frames(
     link: LinkId,
     mut socket: OwnedWriteHalf,
-    mut queue: mpsc::UnboundedReceiver<Bytes>,
+    mut order: mpsc::UnboundedReceiver<Bytes>,
+    mut payload: mpsc::UnboundedReceiver<Bytes>,
     events: mpsc::Sender<Event>,
 ) {
     let mut out = BytesMut::new();
-    while let Some(frame) = queue.recv().await {
-        // What has gathered meanwhile goes out together.
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            out.extend_from_slice(&Framer::prefix(&frame));
-            out.extend_from_slice(&frame);
-            next = if out.len() < READ_BYTES { queue.try_recv().ok() } else { None };
+    loop {
+        let next = tokio::select! {
+            biased;
+            frame = order.recv() => frame.map(|frame| (frame, false)),
+            frame = payload.recv() => frame.map(|frame| (frame, true)),
+        };
+        // The node has closed the link: both ends of the lanes go together.
+        let Some(mut next) = next else { return };
+        // What has gathered meanwhile goes out together, the order lane first.
+        let mut paid = 0;
+        loop {
+            let (frame, of_payload) = &next;
+            out.extend_from_slice(&Framer::prefix(frame));
+            out.extend_from_slice(frame);
+            if *of_payload {
+                paid += frame.len() as u64 + 4;
+            }
+            if out.len() >= READ_BYTES {
+                break;
+            }
+            let first = order.try_recv().map(|frame| (frame, false));
+            match first.or_else(|_| payload.try_recv().map(|frame| (frame, true))) {
+                Ok(more) => next = more,
+                Err(_) => break,
+            }
         }
-        let closed = queue.is_closed();
-        let written = match closed {
+        let written = match order.is_closed() {
             false => socket.write_all_buf(&mut out).await,
             true => match tokio::time::timeout(CLOSE_TIMEOUT, socket.write_all_buf(&mut out)).await
             {
@@ -569,6 +667,12 @@ async fn write_frames(
             let down = Input::LinkDown { link, why: error.to_string() };
             let _ = events.send(Event::Input(down)).await;
             return;
+        }
+        if paid > 0 {
+            let input = Input::Written { link, bytes: paid };
+            if events.send(Event::Input(input)).await.is_err() {
+                return;
+            }
         }
         out.clear();
     }

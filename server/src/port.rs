@@ -7,13 +7,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
-use lattis_engine::causal::{LogPosition, VersionVector};
+use lattis_engine::causal::{LogPosition, Origin, VersionVector};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
-use lattis_replication::Ticket;
+use lattis_replication::{PeerInfo, Ticket};
 
 use crate::data::Engine;
 
@@ -38,6 +38,8 @@ pub enum PeerRequest {
     Pause(Option<String>),
     /// Go on.
     Resume(Option<String>),
+    /// Take what a peer has stamped too far ahead.
+    AcceptClock(String),
 }
 
 /// A reply in the making on another thread.
@@ -90,6 +92,17 @@ pub enum FromPeers {
         /// For the clients whose writes are refused.
         why: String,
     },
+    /// This node's clock is wrong, as most of its peers see it: clients' writes are refused until that is
+    /// over.
+    ClockFenced {
+        /// For the clients whose writes are refused; `None`: it is over.
+        why: Option<String>,
+    },
+    /// Keep the log from a position on, or as usual.
+    HoldLog {
+        /// What lies before it may be trimmed.
+        from: Option<LogPosition>,
+    },
     /// Something to do with the engine between two ticks: taking a snapshot, reading the vector.
     Inspect(Inspect),
 }
@@ -101,6 +114,8 @@ impl fmt::Debug for FromPeers {
             FromPeers::Join { .. } => "Join",
             FromPeers::Answer { .. } => "Answer",
             FromPeers::Fenced { .. } => "Fenced",
+            FromPeers::ClockFenced { .. } => "ClockFenced",
+            FromPeers::HoldLog { .. } => "HoldLog",
             FromPeers::Inspect(_) => "Inspect",
         })
     }
@@ -115,6 +130,8 @@ pub enum ToPeers {
     Refused {
         /// As in the request.
         ticket: Ticket,
+        /// The commit that cannot be applied, if it is one's fault.
+        culprit: Option<(Origin, u64)>,
         /// Why.
         why: String,
     },
@@ -154,6 +171,8 @@ pub struct Port {
     sealed: ArrayQueue<SealedEntries>,
     sealed_bytes: AtomicUsize,
     idle: Mutex<Idle>,
+    /// The peers as of the last heartbeat.
+    peers: Mutex<Arc<Vec<PeerInfo>>>,
     listening: AtomicBool,
     wake_engine: mio::Waker,
     wake_peers: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -174,6 +193,7 @@ impl Port {
             sealed: ArrayQueue::new(QUEUE),
             sealed_bytes: AtomicUsize::new(0),
             idle: Mutex::default(),
+            peers: Mutex::default(),
             listening: AtomicBool::new(false),
             wake_engine,
             wake_peers: OnceLock::new(),
@@ -215,6 +235,11 @@ impl Port {
         }
     }
 
+    /// Says how the peers are.
+    pub fn set_peers(&self, peers: Vec<PeerInfo>) {
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+    }
+
     /// The next tick's entries, or the newest position if there were no links.
     pub fn next_sealed(&self) -> Option<SealedEntries> {
         let Some(sealed) = self.sealed.pop() else {
@@ -225,6 +250,11 @@ impl Port {
     }
 
     // ---- the engine's side
+
+    /// The peers as they were at the last heartbeat.
+    pub fn peers(&self) -> Arc<Vec<PeerInfo>> {
+        Arc::clone(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 
     /// The next message of the peers.
     pub fn next_message(&self) -> Option<FromPeers> {

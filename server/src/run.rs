@@ -62,6 +62,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
         now: wall_clock(),
         instant: now,
         refuse_writes: None,
+        clock_fenced: None,
         shutdown: false,
         blocked_clients: 0,
     };

@@ -13,8 +13,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lattis_engine::Staged;
-use lattis_engine::causal::Millis;
+use lattis_engine::causal::{LogPosition, Millis, Origin};
+use lattis_engine::{Refused, Staged};
 use lattis_engine::commit::EncodedCommit;
 use lattis_engine::store::StoreError;
 use lattis_replication::Ticket;
@@ -107,6 +107,8 @@ struct Shell {
     staged: Option<(Ticket, Staged)>,
     /// Another node lives under this one's name: writes are refused for good.
     fenced: bool,
+    /// From where peers need the log.
+    hold: Option<Option<LogPosition>>,
     accept_again: bool,
 }
 
@@ -182,6 +184,7 @@ impl Loop {
             refused_epoch: None,
             staged: None,
             fenced: false,
+            hold: None,
             accept_again: false,
         };
         Ok(Loop {
@@ -218,6 +221,9 @@ impl Loop {
             for inspect in inspections {
                 inspect(&mut self.engine);
             }
+            if let Some(from) = self.shell.hold.take() {
+                self.engine.hold_log(from);
+            }
             self.write_behind();
             let World { rates, stats, instant, .. } = &mut self.shell.world;
             rates.sample(stats, *instant, CRON);
@@ -248,7 +254,10 @@ impl Loop {
     /// Whether keys that are due can be expired now.
     fn may_expire(&self) -> bool {
         let world = &self.shell.world;
-        world.refuse_writes.is_none() && world.instant >= self.quiet_until
+        // A clock that is wrong must not say that a deadline has passed.
+        world.refuse_writes.is_none()
+            && world.clock_fenced.is_none()
+            && world.instant >= self.quiet_until
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -675,8 +684,8 @@ impl Shell {
                 return done;
             }
             if !command.is(flag::UNQUEUED) {
-                if let (Some(why), true) = (&self.world.refuse_writes, command.is(flag::WRITE)) {
-                    let error = CommandError::text(why.clone());
+                if let (Some(why), true) = (self.world.refuses(), command.is(flag::WRITE)) {
+                    let error = CommandError::text(why.to_owned());
                     self.refuse(session, out, &error);
                     return done;
                 }
@@ -687,8 +696,8 @@ impl Shell {
             if command.name == "exec" {
                 flags |= queue.flags;
             }
-        } else if let (Some(why), true) = (&self.world.refuse_writes, command.is(flag::WRITE)) {
-            let error = CommandError::text(why.clone());
+        } else if let (Some(why), true) = (self.world.refuses(), command.is(flag::WRITE)) {
+            let error = CommandError::text(why.to_owned());
             self.refuse(session, out, &error);
             return done;
         }
@@ -840,6 +849,10 @@ impl Shell {
                 }
                 Some(FromPeers::Answer { client, answer }) => self.answer(client, &answer),
                 Some(FromPeers::Inspect(inspect)) => inspections.push(inspect),
+                Some(FromPeers::HoldLog { from }) => self.hold = Some(from),
+                Some(FromPeers::ClockFenced { why }) => {
+                    self.world.clock_fenced = why.map(|why| format!("MISCONF {why}"));
+                }
                 Some(FromPeers::Fenced { why }) => {
                     self.fenced = true;
                     self.world.refuse_writes = Some(format!("MISCONF {why}"));
@@ -854,7 +867,7 @@ impl Shell {
             return;
         }
         if let Some(why) = self.world.refuse_writes.clone() {
-            return self.refuse_ticket(ticket, why);
+            return self.refuse_ticket(ticket, None, why);
         }
         self.applied.push(ticket);
         for commit in commits {
@@ -862,7 +875,12 @@ impl Shell {
             self.work.written = tick.bytes();
             match applied {
                 Ok(applied) => self.world.stats.add(Counter::RemoteCommits, u64::from(applied)),
-                Err(why) => return self.refuse_ticket(ticket, why.to_string()),
+                Err(why) => {
+                    // A store that fails is no fault of what was sent.
+                    let fault = !matches!(why, Refused::Store(_));
+                    let culprit = fault.then_some((commit.origin, commit.first));
+                    return self.refuse_ticket(ticket, culprit, why.to_string());
+                }
             }
         }
         self.note_changes(tick);
@@ -880,7 +898,7 @@ impl Shell {
             .unwrap_or_else(|| (ticket, Staged::new(STAGE_BYTES)));
         self.work.bytes += part.len();
         if let Err(why) = staged.add(part) {
-            return self.refuse_ticket(ticket, why.to_string());
+            return self.refuse_ticket(ticket, None, why.to_string());
         }
         if !last {
             self.staged = Some((ticket, staged));
@@ -888,7 +906,7 @@ impl Shell {
             return;
         }
         if let Some(why) = self.world.refuse_writes.clone() {
-            return self.refuse_ticket(ticket, why);
+            return self.refuse_ticket(ticket, None, why);
         }
         self.applied.push(ticket);
         if let Some((generation, result)) = self.behind.finish() {
@@ -899,9 +917,9 @@ impl Shell {
         self.note_changes(tick);
     }
 
-    fn refuse_ticket(&mut self, ticket: Ticket, why: String) {
+    fn refuse_ticket(&mut self, ticket: Ticket, culprit: Option<(Origin, u64)>, why: String) {
         self.refused_epoch = Some(ticket.epoch);
-        self.answers.push(ToPeers::Refused { ticket, why });
+        self.answers.push(ToPeers::Refused { ticket, culprit, why });
     }
 
     /// Gives a blocked client its reply and lets it go on.
@@ -926,7 +944,7 @@ impl Shell {
     fn settle(&mut self, failed: Option<&StoreError>) {
         let applied = std::mem::take(&mut self.applied);
         if let (Some(error), Some(first)) = (failed, applied.first()) {
-            self.refuse_ticket(*first, error.to_string());
+            self.refuse_ticket(*first, None, error.to_string());
         }
         for answer in self.answers.drain(..) {
             self.world.port.tell(answer);

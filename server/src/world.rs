@@ -48,6 +48,8 @@ pub struct World {
     pub instant: Instant,
     /// Why writes are refused, if they are.
     pub refuse_writes: Option<String>,
+    /// Why clients' writes are refused, since this node's clock is wrong.
+    pub clock_fenced: Option<String>,
     /// SHUTDOWN was called.
     pub shutdown: bool,
     /// Clients that wait for the peers' thread.
@@ -174,5 +176,12 @@ impl Client {
         self.blocked = session.blocked;
         self.no_evict = session.no_evict;
         self.command = session.last_command;
+    }
+}
+
+impl World {
+    /// Why a client's write is refused, if it is.
+    pub fn refuses(&self) -> Option<&str> {
+        self.refuse_writes.as_deref().or(self.clock_fenced.as_deref())
     }
 }

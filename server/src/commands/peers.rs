@@ -50,6 +50,13 @@ fn resume(call: &mut Call<'_, '_>) -> CommandResult {
     ask(call, PeerRequest::Resume(peer))
 }
 
+fn accept_clock(call: &mut Call<'_, '_>) -> CommandResult {
+    match peer(call)? {
+        Some(name) => ask(call, PeerRequest::AcceptClock(name)),
+        None => Err(CommandError::Fixed("ERR no such peer")),
+    }
+}
+
 const FLAGS: u32 = flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI | flag::STALE;
 const ADMIN: u32 = acl::ADMIN | acl::SLOW | acl::DANGEROUS;
 
@@ -104,6 +111,19 @@ pub(super) const COMMANDS: &[Command] = &[
         complexity: "O(1)",
         example: "PEER.RESUME ALL",
         run: resume,
+        ..Command::BASE
+    },
+    Command {
+        name: "peer.accept-clock",
+        arity: 2,
+        syntax: "<peer: name>",
+        flags: FLAGS,
+        group: Group::Peers,
+        acl: ADMIN,
+        summary: "Take what a peer has written, though its clock is far ahead",
+        complexity: "O(1)",
+        example: "PEER.ACCEPT-CLOCK asia",
+        run: accept_clock,
         ..Command::BASE
     },
 ];

@@ -44,7 +44,7 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
         call.reply.null_array();
         return Ok(());
     }
-    if let (Some(why), true) = (&call.world.refuse_writes, queue.flags & flag::WRITE != 0) {
+    if let (Some(why), true) = (call.world.refuses(), queue.flags & flag::WRITE != 0) {
         return Err(CommandError::aborted(&CommandError::text(why.clone())));
     }
     call.reply.array(queue.len());

@@ -319,7 +319,8 @@ pub enum Input {
     },
 }
 
-/// What a node wants done, in this order.
+/// What a node wants done, in this order, and before the node is given its next input: frames of a lane are
+/// encoded one after the other.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Send a frame, with its length before it. Frames of one lane keep their order; those of the order

@@ -121,8 +121,8 @@ pub struct Node {
     pub(crate) started: bool,
     pub(crate) fenced: bool,
     pub(crate) redial: bool,
-    /// After a refusal: nothing is handed to the engine before this.
-    stalled: Option<Millis>,
+    /// After a refusal that is nobody's fault: nothing is handed to the engine for a while.
+    stalled: bool,
     /// The wall clock at the last input.
     pub(crate) wall: Millis,
     /// What waiting is measured by: the wall clock's steps forward, added up. A clock that is set back
@@ -171,7 +171,7 @@ impl Node {
             started: false,
             fenced: false,
             redial: false,
-            stalled: None,
+            stalled: false,
             wall: Millis(0),
             now: Millis(0),
         }
@@ -745,7 +745,7 @@ impl Node {
             self.blame(link, why, out);
         }
         if culprit.is_none() {
-            self.stalled = Some(Millis(self.now.0.saturating_add(self.config.retry_after.0)));
+            self.stalled = true;
             out.push(Output::Arm { after: self.config.retry_after, timer: Timer::Retry });
         }
     }
@@ -774,11 +774,7 @@ impl Node {
         match timer {
             Timer::Tick => self.tick(out),
             Timer::Handshake(id) => self.handshake_late(id, out),
-            Timer::Retry => {
-                if self.stalled.is_some_and(|until| until <= self.now) {
-                    self.stalled = None;
-                }
-            }
+            Timer::Retry => self.stalled = false,
             Timer::Head(id) => self.head_waits(id, out),
             Timer::Dial(address) => {
                 self.redial = true;
@@ -970,7 +966,7 @@ impl Node {
 
     /// One pass over all queues; true if anything moved.
     fn work_all(&mut self, out: &mut Vec<Output>) -> bool {
-        if self.stalled.is_some() {
+        if self.stalled {
             return false;
         }
         let mut progressed = false;

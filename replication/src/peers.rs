@@ -159,4 +159,19 @@ impl Node {
         }
         list
     }
+
+    /// What each link waits for and owes, for a report of something that does not move.
+    pub fn explain(&self) -> String {
+        let mut text = format!(
+            "epoch {}, receives {:?}, sends {:?}, holds {:?}",
+            self.epoch,
+            self.incoming.as_ref().map(|it| (it.link, it.parts, it.joining, it.held.len())),
+            self.outgoing.iter().map(|(id, it)| (*id, it.link, it.next)).collect::<Vec<_>>(),
+            self.held,
+        );
+        for (id, link) in &self.links {
+            text.push_str(&format!("; {id}: {}; {}", link.receiver.explain(), link.sender.explain()));
+        }
+        text
+    }
 }

@@ -128,6 +128,20 @@ impl Receiver {
         true
     }
 
+    /// What is here and what is waited for, for people.
+    pub fn explain(&self) -> String {
+        let head = self.waits.map(|(head, since)| format!("{head:?} since {}", since.0));
+        format!(
+            "in {} passed {} waits {head:?} graft {:?} timer {}, unacked {} and {} payload",
+            self.queue.len(),
+            self.passed.len(),
+            self.graft,
+            self.timer,
+            self.unacked,
+            self.payload_unacked,
+        )
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

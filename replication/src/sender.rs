@@ -214,6 +214,23 @@ impl Sender {
         }
     }
 
+    /// What is owed, for people.
+    pub fn explain(&self) -> String {
+        format!(
+            "out {} told {} forwards {}, read {} to {} sent {}, under way {} of {} and {}, ahead {}",
+            self.pending.len(),
+            self.placed,
+            self.forwards.len(),
+            self.reading,
+            self.fed.0,
+            self.sent.0,
+            self.outstanding,
+            self.window,
+            self.positions_out,
+            self.ahead_cost,
+        )
+    }
+
     // ---- passing on ------------------------------------------------------------------------------------
 
     /// Whether the peer is to be given a commit that has just arrived here: it takes the origin from this

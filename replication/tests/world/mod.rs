@@ -558,7 +558,9 @@ impl World {
             let written = if payload { length } else { 0 };
             if rate == 0 {
                 self.packet(conn, to, Packet::Bytes(bytes));
-                self.written(conn, to, written);
+                if written > 0 {
+                    self.at(0, Event::Free { conn, to, written });
+                }
                 continue;
             }
             // Pieces of it arrive while it is on its way.

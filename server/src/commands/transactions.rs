@@ -45,7 +45,7 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
         return Ok(());
     }
     if let (Some(why), true) = (call.world.refuses(), queue.flags & flag::WRITE != 0) {
-        return Err(CommandError::aborted(&CommandError::text(why.clone())));
+        return Err(CommandError::aborted(&CommandError::text(why.to_owned())));
     }
     call.reply.array(queue.len());
     for (command, args) in queue.iter() {

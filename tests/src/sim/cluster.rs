@@ -9,13 +9,13 @@ use std::fmt::{self, Write};
 
 use lattis_engine::causal::{NodeId, VersionVector};
 use lattis_engine::store::{MemSnapshot, StoreError};
-use lattis_replication::{Input, LinkId, PeerCommand, Timer};
+use lattis_replication::{Input, Node, PeerCommand, Timer};
 use rand_core::RngCore;
 
 use super::Fault;
 use super::checkers::{History, Shadow, Verdict, convergence, deadlines, durability, show};
 use super::network::Conn;
-use super::node::Site;
+use super::node::{Part, Site};
 use super::rng::Rng;
 use super::swarm::Swarm;
 use super::workload::Script;
@@ -29,12 +29,14 @@ pub enum Event {
     Dial { site: usize, life: u64, address: String },
     /// A packet arrives at a side of a connection.
     Deliver { conn: usize, to: usize },
+    /// The wire towards a side takes the next frame; so many bytes of the payload lane are written.
+    Wire { conn: usize, to: usize, written: u64 },
     /// The engine's loop turns.
     Tick { site: usize, life: u64 },
     /// The peers' side is woken.
     Peers { site: usize, life: u64 },
     /// A snapshot for a link is ready.
-    Snapshot { site: usize, life: u64, link: LinkId, snapshot: MemSnapshot, limit: usize },
+    Snapshot { site: usize, life: u64, part: Part, snapshot: MemSnapshot, claim: VersionVector },
     /// The rows that a node has handed over are written.
     Written { site: usize, life: u64 },
     /// A process is started.
@@ -262,6 +264,10 @@ impl Cluster {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Deliver { conn, to } => self.deliver(conn, to),
+            Event::Wire { conn, to, written } => {
+                self.written(conn, to, written);
+                self.onto_wire(conn, to);
+            }
             Event::Start { site } => self.start(site),
             Event::Cron => {
                 for site in 0..self.sites.len() {
@@ -281,8 +287,8 @@ impl Cluster {
             Event::Tick { site, life } if self.lives(site, life) => self.tick(site),
             Event::Written { site, life } if self.lives(site, life) => self.finish_writing(site),
             Event::Peers { site, life } if self.lives(site, life) => self.take_sealed(site),
-            Event::Snapshot { site, life, link, snapshot, limit } if self.lives(site, life) => {
-                self.take_snapshot(site, link, snapshot, limit);
+            Event::Snapshot { site, life, part, snapshot, claim } if self.lives(site, life) => {
+                self.take_snapshot(site, part, snapshot, claim);
             }
             _ => {}
         }
@@ -343,6 +349,7 @@ impl Cluster {
                 self.sites[site].skew += by;
             }
             79..87 if self.swarm.restores => self.back_up_or_restore(site),
+            70..72 => self.accept_clocks(),
             87..94 => self.verify(site),
             _ => self.request(site),
         }
@@ -442,6 +449,19 @@ impl Cluster {
         }
     }
 
+    /// Operators let go on what waits for a clock: everywhere, or once in a while somewhere.
+    fn accept_clocks(&mut self) {
+        for site in 0..self.sites.len() {
+            let peers = self.sites[site].node.as_ref().map(Node::peers).unwrap_or_default();
+            for peer in peers.into_iter().filter(|peer| peer.clock_held.is_some()) {
+                self.count("clocks accepted");
+                let name = peer.name;
+                self.note(format_args!("n{site}: the clock of {name} is accepted"));
+                self.peers(site, Input::Command(PeerCommand::AcceptClock { name }));
+            }
+        }
+    }
+
     fn converge(&mut self, when: &str) {
         let mut owed = VersionVector::new();
         for shadow in &self.shadows {
@@ -449,6 +469,7 @@ impl Cluster {
         }
         for _ in 0..300 {
             self.pass(100);
+            self.accept_clocks();
             self.moment();
             if self.failure.is_some() {
                 return;
@@ -468,7 +489,7 @@ impl Cluster {
                     let peers = node.peers();
                     let peers: Vec<String> =
                         peers.iter().map(|p| format!("{}:{}", p.name, p.state)).collect();
-                    format!("{} {peers:?}", show(engine.vector()))
+                    format!("{} {peers:?} {}", show(engine.vector()), node.explain())
                 }
                 _ => "down".to_owned(),
             })

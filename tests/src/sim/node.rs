@@ -15,7 +15,7 @@ use lattis_engine::{
     Engine, EngineConfig, Fresh, Generation, LogReader, OpenError, Refused, Sealed, Staged,
     StateReader, Tick,
 };
-use lattis_replication::{Input, LinkId, Node, Output, PeerEvent, Ticket};
+use lattis_replication::{CloseReason, Input, LinkId, Node, Output, PeerEvent, Ticket};
 use rand_core::RngCore;
 
 use super::checkers::{self, Shadow, Tally, causality, durability};
@@ -29,8 +29,23 @@ pub enum FromPeers {
     Apply(Ticket, Vec<EncodedCommit>),
     /// A part of a state; with the last one, what the sender's shadow had.
     Join(Ticket, Bytes, Option<VersionVector>),
-    /// A snapshot is wanted for a link.
-    Snapshot(LinkId, usize),
+    /// A snapshot is wanted: its first part.
+    Snapshot(Part),
+    /// The log is needed from a position on.
+    Hold(Option<LogPosition>),
+}
+
+/// A part of a snapshot that replication asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// For whom.
+    pub link: LinkId,
+    /// Of which snapshot.
+    pub snapshot: u64,
+    /// Which.
+    pub part: u64,
+    /// About how many bytes.
+    pub limit: usize,
 }
 
 /// From the engine to the peers' side.
@@ -39,7 +54,7 @@ pub enum ToPeers {
     /// A part of a state was staged.
     Staged(Ticket),
     /// A ticket was not applied.
-    Refused(Ticket, String),
+    Refused(Ticket, Option<(Origin, u64)>, String),
 }
 
 /// A node's end of a connection.
@@ -48,8 +63,6 @@ pub struct Link {
     pub conn: usize,
     /// Which end.
     pub side: usize,
-    /// The state that is being sent.
-    pub state: Option<StateReader<MemSnapshot>>,
 }
 
 /// One node and its machine.
@@ -68,6 +81,8 @@ pub struct Site {
     pub skew: i64,
     /// Clients that wait.
     pub requests: VecDeque<Script>,
+    /// Its clock is ahead of most of its peers': its clients' writes are refused.
+    pub clock_fenced: bool,
     /// A tick is under way.
     pub ticking: bool,
     /// Rows on their way to the disk.
@@ -80,6 +95,8 @@ pub struct Site {
     pub backup: Option<(MemStore, Shadow)>,
     /// Its links.
     pub links: BTreeMap<LinkId, Link>,
+    /// Snapshots that it sends, and what its shadow had when each was taken.
+    pub states: BTreeMap<u64, (StateReader<MemSnapshot>, VersionVector)>,
     id: NodeId,
     inbox: VecDeque<FromPeers>,
     staged: Option<(Ticket, Staged)>,
@@ -115,12 +132,14 @@ impl Site {
             always,
             skew,
             requests: VecDeque::new(),
+            clock_fenced: false,
             ticking: false,
             generation: None,
             origin: Origin::default(),
             kept: true,
             backup: None,
             links: BTreeMap::new(),
+            states: BTreeMap::new(),
             id,
             inbox: VecDeque::new(),
             staged: None,
@@ -143,7 +162,7 @@ impl Site {
 
     fn refuse(&mut self, ticket: Ticket, why: String) {
         self.refused_epoch = Some(ticket.epoch);
-        self.answers.push(ToPeers::Refused(ticket, why));
+        self.answers.push(ToPeers::Refused(ticket, None, why));
     }
 }
 
@@ -253,7 +272,8 @@ impl Cluster {
         site.outbox.clear();
         site.outbox_bytes = 0;
         site.events.clear();
-        site.ticking = false;
+        (site.ticking, site.clock_fenced) = (false, false);
+        site.states.clear();
         let links = std::mem::take(&mut site.links);
         self.note(format_args!("n{at} stops: {kept} of {unsynced} unsynced batches are left"));
         self.count(if keep { "kills" } else { "power cuts" });
@@ -327,12 +347,15 @@ impl Cluster {
         let Some(mut engine) = self.sites[at].engine.take() else { return };
         let mut tick = engine.tick(wall);
         let mut tally = Tally::default();
-        let mut snapshots = Vec::new();
+        let (mut snapshots, mut hold) = (Vec::new(), None);
         let mut wrong: Wrong = None;
         let mut lost = false;
         let clients = 1 + self.rng.below(4);
         for _ in 0..clients {
             let Some(script) = self.sites[at].requests.pop_front() else { break };
+            if self.sites[at].clock_fenced {
+                continue;
+            }
             let ran = script.run(&mut tick);
             let mark = ran.as_ref().map_or(0, |ran| ran.dot.seq);
             self.note(format_args!("n{at} {mark} {:?}", script.steps));
@@ -364,11 +387,14 @@ impl Cluster {
                         self.count("transfers");
                     }
                 }
-                FromPeers::Snapshot(link, limit) => snapshots.push((link, limit)),
+                FromPeers::Snapshot(part) => snapshots.push(part),
+                FromPeers::Hold(from) => hold = Some(from),
             }
         }
         let limit = 1 + self.rng.below(10) as usize;
-        let _ = tick.expire_due(limit);
+        if !self.sites[at].clock_fenced {
+            let _ = tick.expire_due(limit);
+        }
         let sealed = match lost {
             false => tick.seal(self.sites[at].always),
             true => {
@@ -407,8 +433,11 @@ impl Cluster {
             return self.fail(invariant, format!("n{at}: {why}"));
         }
         self.settle(at, failed);
-        for (link, limit) in snapshots {
-            self.snapshot(at, link, limit);
+        if let (Some(from), Some(engine)) = (hold, &mut self.sites[at].engine) {
+            engine.hold_log(from);
+        }
+        for part in snapshots {
+            self.snapshot(at, part);
         }
         self.write_behind(at);
         self.wake(at);
@@ -502,7 +531,8 @@ impl Cluster {
         }
     }
 
-    fn snapshot(&mut self, at: usize, link: LinkId, limit: usize) {
+    fn snapshot(&mut self, at: usize, part: Part) {
+        let link = part.link;
         self.finish_writing(at);
         let site = &mut self.sites[at];
         let Some(engine) = &mut site.engine else { return };
@@ -521,11 +551,9 @@ impl Cluster {
             }
         };
         durability::synced(&mut self.shadows[at]);
-        if let Some(link) = self.sites[at].links.get(&link) {
-            self.conns[link.conn].claims[link.side] = Some(self.shadows[at].vector.clone());
-        }
+        let claim = self.shadows[at].vector.clone();
         let (life, after) = (self.sites[at].life, self.rng.below(4));
-        self.at(after, Event::Snapshot { site: at, life, link, snapshot, limit });
+        self.at(after, Event::Snapshot { site: at, life, part, snapshot, claim });
     }
 
     fn wake(&mut self, at: usize) {
@@ -555,19 +583,26 @@ impl Cluster {
         while let Some(event) = self.sites[at].events.pop_front() {
             let input = match event {
                 ToPeers::Staged(ticket) => Input::Staged { ticket },
-                ToPeers::Refused(ticket, why) => Input::Refused { ticket, why },
+                ToPeers::Refused(ticket, culprit, why) => Input::Refused { ticket, culprit, why },
             };
             self.handle(at, input);
         }
         self.poke(at);
     }
 
-    /// A snapshot was taken for a link.
-    pub fn take_snapshot(&mut self, at: usize, link: LinkId, snapshot: MemSnapshot, limit: usize) {
+    /// A snapshot was taken.
+    pub fn take_snapshot(
+        &mut self,
+        at: usize,
+        part: Part,
+        snapshot: MemSnapshot,
+        claim: VersionVector,
+    ) {
         self.take_sealed(at);
         match StateReader::new(snapshot) {
             Ok(reader) => {
-                if let Some(input) = self.send_state(at, link, reader, limit) {
+                self.sites[at].states.insert(part.snapshot, (reader, claim));
+                if let Some(input) = self.send_state(at, part) {
                     self.handle(at, input);
                 }
             }
@@ -575,24 +610,21 @@ impl Cluster {
         }
     }
 
-    fn send_state(
-        &mut self,
-        at: usize,
-        link: LinkId,
-        mut reader: StateReader<MemSnapshot>,
-        limit: usize,
-    ) -> Option<Input> {
-        let (bytes, last) = match reader.next_chunk(limit) {
-            Ok(chunk) => chunk,
-            Err(why) => {
-                self.fail("integrity", format!("n{at}: a snapshot: {why}"));
+    fn send_state(&mut self, at: usize, part: Part) -> Option<Input> {
+        let Part { link, snapshot, part, limit } = part;
+        let (reader, claim) = self.sites[at].states.get_mut(&snapshot)?;
+        let claim = claim.clone();
+        let (bytes, last) = match reader.chunk(part, limit) {
+            Ok(Some(chunk)) => chunk,
+            outcome => {
+                self.fail("integrity", format!("n{at}: part {part} of a snapshot: {outcome:?}"));
                 return None;
             }
         };
-        if let Some(link) = self.sites[at].links.get_mut(&link) {
-            link.state = Some(reader);
+        if let Some(link) = self.sites[at].links.get(&link) {
+            self.conns[link.conn].claims[link.side] = Some(claim);
         }
-        Some(Input::StateChunk { link, bytes, last })
+        Some(Input::StateChunk { link, snapshot, part, bytes, last })
     }
 
     fn handle(&mut self, at: usize, input: Input) {
@@ -611,10 +643,10 @@ impl Cluster {
     fn perform(&mut self, at: usize, output: Output) -> Option<Input> {
         let life = self.sites[at].life;
         match output {
-            Output::Send { link, frame } => {
-                if let Some(Link { conn, side, .. }) = self.sites[at].links.get(&link) {
+            Output::Send { link, lane, frame } => {
+                if let Some(Link { conn, side }) = self.sites[at].links.get(&link) {
                     let (conn, to) = (*conn, 1 - side);
-                    self.send(conn, to, &frame);
+                    self.send(conn, to, lane, &frame);
                 }
             }
             Output::Close { link, why } => {
@@ -675,22 +707,16 @@ impl Cluster {
                     Err(why) => self.fail("integrity", format!("n{at}: the log: {why}")),
                 }
             }
-            Output::ReadState { link, resume, limit_bytes } => {
-                let state = self.sites[at].links.get_mut(&link).and_then(|link| link.state.take());
-                match state {
-                    Some(reader) if resume => {
-                        let input = self.send_state(at, link, reader, limit_bytes)?;
-                        if !self.swarm.nested {
-                            return Some(input);
-                        }
-                        self.handle(at, input);
-                    }
-                    _ => {
-                        let message = FromPeers::Snapshot(link, limit_bytes);
-                        self.sites[at].inbox.push_back(message);
-                    }
+            Output::ReadState { link, snapshot, part, limit_bytes: limit } => {
+                let part = Part { link, snapshot, part, limit };
+                if self.sites[at].states.contains_key(&snapshot) {
+                    return self.send_state(at, part);
+                } else if part.part == 0 {
+                    self.sites[at].inbox.push_back(FromPeers::Snapshot(part));
                 }
             }
+            Output::DropState { snapshot } => drop(self.sites[at].states.remove(&snapshot)),
+            Output::HoldLog { from } => self.sites[at].inbox.push_back(FromPeers::Hold(from)),
             Output::Report(event) => {
                 self.note(format_args!("n{at} {event:?}"));
                 match event {
@@ -704,6 +730,18 @@ impl Cluster {
                         self.fail("dots", format!("n{at} is fenced: {event:?}"));
                     }
                     PeerEvent::Up { .. } => self.count("links"),
+                    PeerEvent::Transfer { resumes: true, receives: true, .. } => {
+                        self.count("transfers that go on");
+                    }
+                    PeerEvent::ClockHeld { ahead_ms: Some(_), .. } => self.count("clocks held"),
+                    PeerEvent::OwnClock { ahead_ms } => {
+                        self.count("clocks fenced");
+                        self.sites[at].clock_fenced = ahead_ms.is_some();
+                    }
+                    PeerEvent::Down { link, why: CloseReason::Dead, .. } => {
+                        self.count("dead links");
+                        self.not_heard(at, link);
+                    }
                     _ => {}
                 }
             }

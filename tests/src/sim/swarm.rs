@@ -21,6 +21,8 @@ pub struct Swarm {
     pub steps: u64,
     /// Longest delay of a packet, ms.
     pub delay: u64,
+    /// Bytes a second of every connection and direction, 0 for any.
+    pub rate: u64,
     /// Longest time between two actions, ms.
     pub span: u64,
     /// Nodes that sync before they answer.
@@ -53,8 +55,6 @@ pub struct Swarm {
     pub stalls: bool,
     /// Bytes of sealed entries that wait for the peers' side.
     pub outbox: usize,
-    /// Some answers to replication are given while outputs wait, as the server does, or all after them.
-    pub nested: bool,
     /// Deadlines.
     pub deadlines: bool,
     /// FLUSHDB.
@@ -103,6 +103,7 @@ impl Swarm {
             edges: edges(rng, nodes),
             steps: if rng.chance(3) { 500 } else { 60 + rng.below(80) },
             delay: 2 + rng.below(15),
+            rate: if rng.chance(30) { 20_000 + rng.below(200_000) } else { 0 },
             span: 5 + rng.below(30),
             always,
             kills: rng.chance(50),
@@ -119,7 +120,6 @@ impl Swarm {
             jumps: rng.pick(&[0, 0, 0, 300, 300, 3_600_000]),
             stalls: rng.chance(30),
             outbox: rng.pick(&[200, 1_000, 100_000]),
-            nested: rng.chance(50),
             deadlines: rng.chance(60),
             flush: rng.chance(40),
             bindings: rng.chance(50),

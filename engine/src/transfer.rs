@@ -53,7 +53,11 @@ impl<R: Read> StateReader<R> {
 
     /// A chunk of about `limit` bytes by its number, and whether it is the last: the next one, or one of the
     /// last few again, which is then the same. `None` if it is none of them. Nothing is lost by an error.
-    pub fn chunk(&mut self, number: u64, limit: usize) -> Result<Option<(Bytes, bool)>, StoreError> {
+    pub fn chunk(
+        &mut self,
+        number: u64,
+        limit: usize,
+    ) -> Result<Option<(Bytes, bool)>, StoreError> {
         let first = self.chunks - self.starts.len() as u64;
         if let Some(back) = number.checked_sub(first)
             && number < self.chunks

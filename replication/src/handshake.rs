@@ -41,7 +41,7 @@ pub(crate) enum Phase {
 pub(crate) fn hello(config: &Config, origin: Origin, challenge: [u8; 32]) -> Hello {
     Hello {
         version_min: VERSION_MIN,
-        version_max: VERSION,
+        version_max: config.version.clamp(VERSION_MIN, VERSION),
         cluster: Sha256::digest(config.cluster_id.as_bytes()).into(),
         origin,
         challenge,

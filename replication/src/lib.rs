@@ -73,6 +73,8 @@ pub struct Ticket {
 /// What a node is told once. It cannot be printed: it holds the secret.
 #[derive(Clone)]
 pub struct Config {
+    /// The highest protocol version to speak: [`VERSION`], but for tests of peers of the version before.
+    pub version: u16,
     /// Nodes of different clusters do not talk.
     pub cluster_id: String,
     /// Shared secret that proves membership; `None` proves the cluster id only.
@@ -133,6 +135,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            version: VERSION,
             cluster_id: "lattis".to_owned(),
             secret: None,
             node_name: String::new(),

@@ -170,7 +170,11 @@ impl Node {
             self.held,
         );
         for (id, link) in &self.links {
-            text.push_str(&format!("; {id}: {}; {}", link.receiver.explain(), link.sender.explain()));
+            text.push_str(&format!(
+                "; {id}: {}; {}",
+                link.receiver.explain(),
+                link.sender.explain()
+            ));
         }
         text
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use lattis_engine::causal::{LogPosition, Millis, NodeId, VersionVector};
 use lattis_engine::transfer::state_clock;
 
+use crate::link::Link;
 use crate::node::Node;
 use crate::wire::Message;
 use crate::{CloseReason, LinkId, Output, PeerEvent, Ticket};
@@ -312,29 +313,28 @@ impl Node {
             }
         }
         let (now, keep) = (self.now.0, self.config.keep_after.0);
-        let links = &self.links;
-        let level = |it: &Outgoing| {
-            let link = it.link.and_then(|id| links.get(&id));
-            link.is_some_and(|link| {
-                it.complete
-                    && link.sender.known.covers(&it.vector)
-                    && link.sender.sent() >= self.position
-            })
-        };
+        let level =
+            |it: &Outgoing| self.joined(it).is_some_and(|link| link.sender.sent() >= self.position);
         let gone = |it: &Outgoing| it.link.is_none() && now.saturating_sub(it.seen.0) >= keep;
         let over = self.outgoing.iter().filter(|(_, it)| level(it) || gone(it));
         let over: Vec<u64> = over.map(|(snapshot, _)| *snapshot).collect();
         self.forget_transfers(&over, out);
     }
 
+    /// The link to the receiver of a state, once that has all that the snapshot has, by whichever way.
+    fn joined(&self, outgoing: &Outgoing) -> Option<&Link> {
+        let mut links = self.links.values();
+        let link = links.find(|link| link.active().is_some_and(|it| it.node == outgoing.node))?;
+        Some(link).filter(|link| link.sender.known.covers(&outgoing.vector))
+    }
+
     /// Tells the driver from where the log is needed, if that has changed: by each transfer from its
     /// snapshot on, and then from where its receiver has come.
     pub(crate) fn hold_log(&mut self, out: &mut Vec<Output>) {
-        let needed = self.outgoing.values().map(|it| {
-            let link = it.link.and_then(|id| self.links.get(&id));
-            let joined = link.filter(|link| link.sender.known.covers(&it.vector));
-            joined.map_or(it.hold, |link| it.hold.max(link.sender.sent()))
-        });
+        let needed = self
+            .outgoing
+            .values()
+            .map(|it| self.joined(it).map_or(it.hold, |link| it.hold.max(link.sender.sent())));
         let from = if self.faults.log_not_held { None } else { needed.min() };
         if from != self.held {
             self.held = from;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lattis_engine::causal::{LogPosition, Millis, Origin};
-use lattis_engine::{Refused, Staged};
 use lattis_engine::commit::EncodedCommit;
 use lattis_engine::store::StoreError;
+use lattis_engine::{Refused, Staged};
 use lattis_replication::Ticket;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};

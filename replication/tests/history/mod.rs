@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use lattis_engine::causal::Millis;
-use lattis_replication::Config;
+use lattis_replication::{Broadcast, Config};
 
 use crate::world::{self, World};
 
@@ -17,6 +17,7 @@ fn small(rng: &mut world::Rng) -> Config {
         dead_after: Millis(250),
         handshake_after: Millis(200),
         transfer_after: Millis(500),
+        keep_after: Millis(1000),
         redial: (Millis(10), Millis(100)),
         window_bytes: 200 + rng.below(3000),
         buffer_bytes: 200 + rng.below(2000) as usize,
@@ -48,7 +49,15 @@ pub fn history(seed: u64, change: &dyn Fn(&mut Config)) -> Result<World, String>
     let mut config = small(&mut rng);
     change(&mut config);
     let edges = edges(&mut rng, count);
+    let old = rng.chance(20);
+    config.broadcast = if rng.chance(50) { Broadcast::Tree } else { Broadcast::Direct };
     let mut world = World::new(seed, count, config, edges.clone());
+    if old {
+        // Some nodes are of the version before.
+        (0..count).filter(|site| site % 2 == 0).for_each(|site| world.speaks(site, 1));
+    } else if rng.chance(30) {
+        world.rate = 20_000 + rng.below(100_000);
+    }
     world.max_delay = 2 + rng.below(15);
     world.drop_sealed = rng.below(20);
     world.corrupt = if rng.chance(30) { rng.below(40) } else { 0 };
@@ -95,7 +104,13 @@ pub fn history(seed: u64, change: &dyn Fn(&mut Config)) -> Result<World, String>
             return Err(violation.clone());
         }
         if world.converged() {
-            return Ok(world);
+            // What was kept for a transfer is let go.
+            world.run(2000);
+            return match (&world.violation, world.holds()) {
+                (Some(violation), _) => Err(violation.clone()),
+                (None, true) => Err("a log is held for ever".to_owned()),
+                (None, false) => Ok(world),
+            };
         }
     }
     for site in 0..world.count() {

@@ -12,7 +12,7 @@ use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowE
 use lattis_engine::crdt::Slot;
 use lattis_replication::wire::{FrameReader, Item, Message, Position};
 use lattis_replication::{
-    Config, Framer, Input, Lane, LinkId, Node, Output, PeerEvent, Ticket, Timer,
+    CloseReason, Config, Framer, Input, Lane, LinkId, Node, Output, PeerEvent, Ticket, Timer,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -157,6 +157,9 @@ impl Engine {
     }
 }
 
+/// Parts of a state that has more than its vector.
+const STATE_PARTS: usize = 40;
+
 enum Job {
     Apply { ticket: Ticket, commits: Vec<EncodedCommit> },
     Join { ticket: Ticket, part: Bytes, last: bool },
@@ -190,11 +193,16 @@ struct Conn {
     sites: [usize; 2],
     /// Bytes a second in either direction, 0 for any.
     rate: u64,
+    /// What the wire to a side has sent beyond a whole ms, in thousandths of a byte.
+    rest: [u64; 2],
     /// What waits to be sent to a side: the order lane, the payload lane.
     lanes: [[VecDeque<Bytes>; 2]; 2],
     /// Something is on its way onto the wire.
     sending: [bool; 2],
     links: [Option<LinkId>; 2],
+    ids: [LinkId; 2],
+    /// When bytes were delivered last to each side.
+    heard: [u64; 2],
     /// No delivery towards that side before this time.
     after: [u64; 2],
     framers: [Framer; 2],
@@ -505,10 +513,25 @@ impl World {
                 if let PeerEvent::Fenced { .. } | PeerEvent::Clone { .. } = event {
                     self.violation.get_or_insert(format!("{event:?}"));
                 }
+                if let PeerEvent::Down { link, why: CloseReason::Dead, .. } = event {
+                    self.not_heard(site, link);
+                }
                 if std::env::var_os("TRACE").is_some() {
                     println!("{} n{site} {event:?}", self.now);
                 }
             }
+        }
+    }
+
+    /// A link was declared dead: no byte may have arrived on it for as long as that takes.
+    fn not_heard(&mut self, site: usize, link: LinkId) {
+        let dead_after = self.configs[site].dead_after.0;
+        let heard = self.conns.iter().find_map(|conn| {
+            let side = conn.ids.iter().position(|id| *id == link)?;
+            Some(conn.heard[side])
+        });
+        if heard.is_some_and(|heard| self.now < heard + dead_after) {
+            self.violation.get_or_insert(format!("n{site} {link} is dead, though it was heard"));
         }
     }
 
@@ -564,16 +587,18 @@ impl World {
                 continue;
             }
             // Pieces of it arrive while it is on its way.
-            let mut after = 0;
+            let (mut after, mut sent) = (0, self.conns[conn].rest[to]);
             while !bytes.is_empty() {
                 let piece = bytes.split_to(bytes.len().min(1400));
-                after += (piece.len() as u64 * 1000).div_ceil(rate);
+                sent += piece.len() as u64 * 1000;
+                after = sent / rate;
                 let link = &mut self.conns[conn];
                 let packet = Packet::Bytes(piece);
                 let at = (self.now + after + 1).max(link.after[to]);
                 link.after[to] = at;
                 self.at(at - self.now, Event::Packet { conn, to, packet });
             }
+            self.conns[conn].rest[to] = sent % rate;
             return self.at(after, Event::Free { conn, to, written });
         }
     }
@@ -647,8 +672,7 @@ impl World {
                     Some((of, staged)) if of == ticket => staged,
                     _ => Vec::new(),
                 };
-                let filling = self.state_bytes / 16;
-                let part = part.slice(1..part.len().saturating_sub(filling));
+                let part = part.slice(2..2 + usize::from(part[1]));
                 let whole: Vec<u8> = staged.into_iter().chain(part).collect();
                 if last {
                     let other = VersionVector::decode(&mut Reader::new(&whole)).unwrap();
@@ -674,16 +698,21 @@ impl World {
                 if !it.snapshots.contains_key(&snapshot) {
                     let mut out = Writer::new();
                     it.engine.vector.encode(&mut out);
-                    let filling = self.state_bytes / 16;
                     let whole = out.finish();
-                    let chunks = whole.chunks(16).map(|chunk| {
-                        // No format that the engine has: nothing is read out of it here.
-                        let mut part = vec![0xff];
-                        part.extend_from_slice(chunk);
-                        part.resize(1 + chunk.len() + filling, 0);
-                        Bytes::from(part)
-                    });
-                    it.snapshots.insert(snapshot, chunks.collect());
+                    // The vector in small pieces, and behind each a part of all that a state has besides. No
+                    // format that the engine has: nothing is read out of it here.
+                    let filling = self.state_bytes / STATE_PARTS;
+                    let mut chunks = whole.chunks(16);
+                    let count = STATE_PARTS.max(whole.len().div_ceil(16));
+                    let parts = (0..if filling > 0 { count } else { whole.len().div_ceil(16) })
+                        .map(|_| {
+                            let chunk = chunks.next().unwrap_or_default();
+                            let mut part = vec![0xff, chunk.len() as u8];
+                            part.extend_from_slice(chunk);
+                            part.resize(part.len() + filling, 0);
+                            Bytes::from(part)
+                        });
+                    it.snapshots.insert(snapshot, parts.collect());
                 }
                 let parts = &it.snapshots[&snapshot];
                 let bytes = parts.get(part as usize).cloned().unwrap_or_default();
@@ -710,12 +739,15 @@ impl World {
         self.conns.push(Conn {
             sites: [site, to],
             rate: self.rate,
+            rest: [0; 2],
             lanes: Default::default(),
             sending: [false; 2],
             links: [Some(mine), Some(theirs)],
+            ids: [mine, theirs],
+            heard: [self.now; 2],
             after: [self.now; 2],
             framers: [Framer::new(max), Framer::new(max)],
-            tap: [FrameReader::new(1 << 26), FrameReader::new(1 << 26)],
+            tap: [FrameReader::new(1 << 30), FrameReader::new(1 << 30)],
             open: true,
             held: [VecDeque::new(), VecDeque::new()],
         });
@@ -743,6 +775,7 @@ impl World {
             }
             Packet::Bytes(bytes) => {
                 link.framers[to].push(bytes);
+                link.heard[to] = self.now;
                 let mut whole = false;
                 while self.conns[conn].links[to].is_some() {
                     match self.conns[conn].framers[to].next_frame() {
@@ -818,6 +851,21 @@ impl World {
         let before = self.sites[site].engine.position();
         self.write_one(site, 1, length);
         self.seal(site, before);
+    }
+
+    /// Makes a node speak a protocol version, from its next start on.
+    pub fn speaks(&mut self, site: usize, version: u16) {
+        self.configs[site].version = version;
+    }
+
+    /// Whether any node keeps its log for a peer.
+    pub fn holds(&self) -> bool {
+        self.sites.iter().any(|site| site.hold.is_some())
+    }
+
+    /// Commits that one node has and another has not.
+    pub fn lag(&self, of: usize, behind: usize) -> u64 {
+        self.vector(of).missing_from(self.vector(behind))
     }
 
     /// Sets a node's clock wrong by that many ms.

@@ -26,11 +26,11 @@ impl Fault {
         let links = [
             InReplication::ActivateFromNow,
             InReplication::DropFromQueue,
-            InReplication::GraftAppliedOnArrival,
+            InReplication::AppliedOnArrival,
             InReplication::NoBarrier,
             InReplication::StaleKnowledge,
-            InReplication::MarkerIgnored,
-            InReplication::RefusalResetsFew,
+            InReplication::OrderIgnored,
+            InReplication::RefusalRestoresNothing,
         ];
         let engine = InEngine::ALL.into_iter().map(Fault::Engine);
         engine.chain(links.into_iter().map(Fault::Replication)).collect()

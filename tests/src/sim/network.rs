@@ -38,6 +38,8 @@ pub struct Conn {
     framers: [Framer; 2],
     /// Frames that wait for the wire to each side: the order lane, the payload lane.
     lanes: [[VecDeque<Bytes>; 2]; 2],
+    /// What the wire to each side has sent beyond a whole ms, in thousandths of a byte.
+    rest: [u64; 2],
     /// A frame is on the wire to each side.
     busy: [bool; 2],
     /// When bytes were delivered last to each side.
@@ -96,12 +98,14 @@ impl Cluster {
                 }
                 continue;
             }
-            let mut after = 0;
+            let (mut after, mut sent) = (0, self.conns[conn].rest[to]);
             while !bytes.is_empty() {
                 let piece = bytes.split_to(bytes.len().min(500));
-                after += (piece.len() as u64 * 1000).div_ceil(rate);
+                sent += piece.len() as u64 * 1000;
+                after = sent / rate;
                 self.packet_after(conn, to, Packet::Bytes(piece), after);
             }
+            self.conns[conn].rest[to] = sent % rate;
             return self.at(after, Event::Wire { conn, to, written });
         }
     }
@@ -141,6 +145,7 @@ impl Cluster {
             last: [self.now; 2],
             framers: [framer(), framer()],
             lanes: Default::default(),
+            rest: [0; 2],
             busy: [false; 2],
             heard: [self.now; 2],
             claims: [None, None],

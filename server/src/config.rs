@@ -55,6 +55,8 @@ pub struct Config {
     pub peer_bind: String,
     /// Peers to connect to, `host:port` separated by spaces.
     pub peers: String,
+    /// Seconds that commits of peers may be stamped ahead of this node's clock.
+    pub clock_max_drift: u64,
     /// Nodes with another word are refused.
     pub cluster_id: String,
     /// What peers prove to each other that they know.
@@ -270,6 +272,14 @@ pub static OPTIONS: &[ConfigOption] = &[
             Ok(())
         },
         |c| c.peers.clone()
+    ),
+    option!(
+        "clock-max-drift",
+        "60",
+        false,
+        "seconds that a peer's commits may be stamped ahead of this node's clock; what is further ahead waits",
+        |c, t| number(t, 1, 86_400 * 365).map(|n| c.clock_max_drift = n),
+        |c| c.clock_max_drift.to_string()
     ),
     option!(
         "cluster-id",

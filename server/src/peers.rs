@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use lattis_engine::causal::LogPosition;
+use lattis_engine::causal::{LogPosition, Millis};
 use lattis_engine::store::{RocksSnapshot, StoreError};
 use lattis_replication::{
     Framer, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
@@ -79,6 +79,7 @@ pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), St
         address: address.to_string(),
         peers: config.peers.split_whitespace().map(str::to_owned).collect(),
         max_message: MESSAGE_BYTES,
+        clock_max_drift: Millis(config.clock_max_drift * 1000),
         ..lattis_replication::Config::default()
     };
     let max_frame = settings.max_frame;

@@ -1,11 +1,11 @@
 //! Real nodes joined by links that a test can cut.
 //!
 //! Every node dials its peers through a small TCP proxy of its own, a [`Link`], which forwards, stalls or
-//! refuses. [`Cluster::isolate`] cuts all links of a node, [`Cluster::heal`] opens them again.
+//! refuses, at any rate or at a slow one. [`Cluster::isolate`] cuts all links of a node, [`Cluster::heal`] opens them again.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,10 @@ const GONE: u8 = 3;
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,
+    /// Bytes a second in each direction, 0 for any.
+    rate: AtomicU64,
+    /// Bytes that were forwarded.
+    bytes: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -36,8 +40,12 @@ impl Link {
     pub fn to(target: u16) -> Link {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port for the link");
-        let shared =
-            Arc::new(Shared { state: AtomicU8::new(OPEN), streams: Mutex::new(Vec::new()) });
+        let shared = Arc::new(Shared {
+            state: AtomicU8::new(OPEN),
+            rate: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            streams: Mutex::new(Vec::new()),
+        });
         let ours = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -67,6 +75,16 @@ impl Link {
     /// Forwards again.
     pub fn open(&self) {
         self.shared.state.store(OPEN, Ordering::SeqCst);
+    }
+
+    /// Forwards so many bytes a second in each direction, 0 for any.
+    pub fn rate(&self, rate: u64) {
+        self.shared.rate.store(rate, Ordering::SeqCst);
+    }
+
+    /// Bytes that were forwarded so far, both ways.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::SeqCst)
     }
 
     /// Keeps connections and forwards nothing: a cable pulled.
@@ -102,7 +120,17 @@ impl Shared {
         let _ = to.set_nodelay(true);
         thread::spawn(move || {
             let mut chunk = [0; 16 * 1024];
-            while let Ok(length @ 1..) = from.read(&mut chunk) {
+            // When what was forwarded has passed at the link's rate.
+            let mut passed = Instant::now();
+            loop {
+                let rate = shared.rate.load(Ordering::SeqCst);
+                let most = if rate > 0 { (rate / 50).clamp(256, 16 * 1024) } else { 16 * 1024 };
+                let Ok(length @ 1..) = from.read(&mut chunk[..most as usize]) else { break };
+                if let Some(micros) = (length as u64 * 1_000_000).checked_div(rate) {
+                    passed = passed.max(Instant::now()) + Duration::from_micros(micros);
+                    thread::sleep(passed.saturating_duration_since(Instant::now()));
+                }
+                shared.bytes.fetch_add(length as u64, Ordering::SeqCst);
                 while shared.state.load(Ordering::SeqCst) == STALLED {
                     thread::sleep(Duration::from_millis(2));
                 }

@@ -350,6 +350,15 @@ fn connect(server: &Server) -> Client {
     client
 }
 
+/// Waits until something holds.
+fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until all nodes have one digest, and gives it.
 fn wait_equal(clients: &mut [Client]) -> String {
     let start = Instant::now();
@@ -499,6 +508,9 @@ fn clocks_do_not_undo_causality() {
     for clock in ["-1h", "+1h"] {
         let mut configs = NodeConfig::mesh(&["north", "south"]);
         configs[1].clock = Some(clock.to_string());
+        for config in &mut configs {
+            config.more.extend(["--clock-max-drift".into(), "7200".into()]);
+        }
         let servers: Vec<Server> = configs.iter().map(Server::lattis).collect();
         let mut clients: Vec<Client> = servers.iter().map(connect).collect();
         let seconds = |reply: Value| plain(&reply.items().unwrap_or_default()[0]).parse::<i64>();
@@ -516,6 +528,41 @@ fn clocks_do_not_undo_causality() {
             }
         }
     }
+}
+
+/// What a node two hours ahead writes waits at the others, who say so and go on; an operator may take it. The
+/// node itself sees that its clock is not that of its peers, and refuses writes.
+#[test]
+fn a_clock_far_ahead_is_held_and_fenced() {
+    let mut configs = NodeConfig::mesh(&["north", "south", "ahead"]);
+    configs[2].clock = Some("+2h".to_string());
+    let servers: Vec<Server> = configs.iter().map(Server::lattis).collect();
+    let mut clients: Vec<Client> = servers.iter().map(connect).collect();
+    // Before its peers have told it the time it may write.
+    let early = clients[2].words("SET ahead 1").is_ok();
+    let fenced = |client: &mut Client| {
+        client
+            .words("SET late 1")
+            .error()
+            .is_some_and(|it| it.starts_with("MISCONF this node's clock"))
+    };
+    wait("the node ahead to refuse writes", || fenced(&mut clients[2]));
+    assert_eq!(read(&mut clients[2], "PING"), "PONG");
+    let [north, south, ahead] = &mut clients[..] else { panic!("three clients") };
+    assert!(north.words("SET k v").is_ok());
+    wait("the others to go on", || read(south, "GET k") == "v");
+    wait("the node ahead to follow", || read(ahead, "GET k") == "v");
+    if early {
+        wait("the others to wait for it", || read(north, "PEER.LIST").contains(" clock "));
+        assert_eq!(north.words("EXISTS ahead"), Value::Int(0));
+        let info = read(north, "INFO replication");
+        assert!(info.contains("peers_held_by_clock:1"), "{info}");
+        for client in [north, south] {
+            assert!(client.words("PEER.ACCEPT-CLOCK ahead").is_ok());
+            wait("what was written ahead", || client.words("EXISTS ahead") == Value::Int(1));
+        }
+    }
+    assert!(clients[0].words("PEER.ACCEPT-CLOCK nobody").error().is_some());
 }
 
 /// A hash expires at A while B, cut off, writes to it just before: nothing of it is visible after the

@@ -7,6 +7,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::connection::REDIS_VERSION;
+use lattis_replication::PeerInfo;
+
 use super::{Call, CommandError, CommandResult, OnKey};
 use crate::stats::{COUNTERS, CounterRecord, Rate};
 use crate::usage::{self, Memory};
@@ -31,6 +33,15 @@ impl Facts<'_, '_, '_> {
         world.instant.saturating_duration_since(world.started).as_secs()
     }
 
+    /// Something of all peers, as they were at the last heartbeat.
+    fn peers<T: ToString>(
+        &self,
+        of: impl FnOnce(&mut dyn Iterator<Item = &PeerInfo>) -> T,
+    ) -> Shown {
+        let peers = self.world().port.peers();
+        shown(of(&mut peers.iter()))
+    }
+
     fn clients(&self) -> impl Iterator<Item = &Client> {
         self.world().clients.iter().flatten()
     }
@@ -48,6 +59,11 @@ enum Show {
 }
 
 use Show::{Field, Lines};
+
+/// Whether a peer is connected.
+fn active(peer: &PeerInfo) -> bool {
+    matches!(peer.state, "active" | "clock")
+}
 
 fn shown(value: impl ToString) -> Shown {
     Some(value.to_string())
@@ -175,6 +191,26 @@ const SECTIONS: &[(&str, &[Show])] = &[
             Field("connected_slaves", |_| shown(0)),
             Field("lattis_log_position", |it| shown(it.call.txn.engine().position().0)),
             Field("digest", |it| Some(format!("{:032x}", it.world().facts.digest))),
+            Field("peers_active", |it| it.peers(|peers| peers.filter(|it| active(it)).count())),
+            Field("peers_held_by_clock", |it| {
+                it.peers(|peers| peers.filter(|it| it.clock_held.is_some()).count())
+            }),
+            Field("lag_commits", |it| {
+                it.peers(|it| it.map(|it| it.lag_commits).max().unwrap_or(0))
+            }),
+            Field("lag_ms", |it| it.peers(|it| it.map(|it| it.lag_ms).max().unwrap_or(0))),
+            Field("behind_commits", |it| {
+                it.peers(|it| it.map(|it| it.behind_commits).max().unwrap_or(0))
+            }),
+            Field("state_receiving_bytes", |it| {
+                it.peers(|it| it.filter_map(|it| it.receiving).sum::<u64>())
+            }),
+            Field("state_sending_bytes", |it| {
+                it.peers(|it| it.filter_map(|it| it.sending).sum::<u64>())
+            }),
+            Field("log_bytes", |it| shown(it.call.txn.engine().log_bytes())),
+            Field("log_held_too_long", |it| shown(u8::from(it.call.txn.engine().log_let_go()))),
+            Field("clock_fenced", |it| shown(u8::from(it.world().clock_fenced.is_some()))),
         ],
     ),
     (

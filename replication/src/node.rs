@@ -949,7 +949,8 @@ impl Node {
             receiver.consumed >= (limit / part).max(1)
                 || receiver.payload_consumed >= (self.config.window_bytes / part).max(1)
         };
-        if !tell && !part(4) && !(part(16) && receiver.is_empty()) {
+        let due = tell || part(4) || (part(16) && receiver.is_empty());
+        if !due {
             return;
         }
         let told = &link.sender.told;

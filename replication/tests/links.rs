@@ -531,7 +531,11 @@ fn any_message() -> impl Strategy<Value = Message> {
         .prop_map(|(origin, first, eager)| Position::Commits { origin, first, last: first, eager });
     prop_oneof![
         6 => prop::collection::vec(item, 0..6).prop_map(Message::Stream),
-        1 => (0u64..200, vector()).prop_map(|(consumed, vector)| Message::Ack { consumed, positions: 0, vector }),
+        1 => (0u64..200, vector()).prop_map(|(consumed, vector)| Message::Ack {
+            consumed,
+            positions: 0,
+            vector
+        }),
         1 => any_origin().prop_map(Message::Prune),
         1 => (any_origin(), any_seq())
             .prop_map(|(origin, from)| Message::Graft { origin, from, to: from, once: from % 2 == 0 }),

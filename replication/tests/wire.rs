@@ -276,8 +276,8 @@ fn strangers_get_small_frames_only() {
     assert!(framer.next_frame().is_err());
 }
 
-/// A big message is cut into pieces that share its bytes, says from the first piece on which commit it is, and
-/// is put together in a buffer of its size.
+/// A big message is cut into pieces that share its bytes, says from the first piece on which commit it
+/// is, and is put together in a buffer of its size.
 #[test]
 fn a_big_commit_comes_in_pieces_and_is_known_from_the_first() {
     let origin = Origin { node: NodeId(1), incarnation: 1, nonce: 9 };

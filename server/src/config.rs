@@ -277,7 +277,7 @@ pub static OPTIONS: &[ConfigOption] = &[
         "clock-max-drift",
         "60",
         false,
-        "seconds that a peer's commits may be stamped ahead of this node's clock; what is further ahead waits",
+        "seconds that commits of peers may be stamped ahead of this clock; what is further ahead waits",
         |c, t| number(t, 1, 86_400 * 365).map(|n| c.clock_max_drift = n),
         |c| c.clock_max_drift.to_string()
     ),

@@ -3,8 +3,8 @@
 //! [`Node`] decides everything; here are only the sockets, the clock, the random numbers and the timers
 //! that it needs. One task owns the node. Each connection has a task that reads frames and one that
 //! writes them, those of the order lane first; both reach the node by one bounded queue, so that a node that
-//! cannot keep up stops reading its peers. The log and snapshots are read here, beside the engine's thread; what they hold has
-//! always been reported to the node before.
+//! cannot keep up stops reading its peers. The log and snapshots are read here, beside the engine's thread;
+//! what they hold has always been reported to the node before.
 
 use std::collections::BTreeMap;
 use std::io;

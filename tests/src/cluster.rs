@@ -1,7 +1,8 @@
 //! Real nodes joined by links that a test can cut.
 //!
 //! Every node dials its peers through a small TCP proxy of its own, a [`Link`], which forwards, stalls or
-//! refuses, at any rate or at a slow one. [`Cluster::isolate`] cuts all links of a node, [`Cluster::heal`] opens them again.
+//! refuses, at any rate or at a slow one. [`Cluster::isolate`] cuts all links of a node,
+//! [`Cluster::heal`] opens them again.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

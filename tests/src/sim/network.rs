@@ -2,7 +2,8 @@
 //!
 //! A connection may have a rate: then a frame takes its time on the wire, arrives piece by piece, and what is
 //! small goes before what is big. A direction that is cut holds its bytes, as TCP does, until it is healed or
-//! somebody gives up. A connection that breaks delivers some of what was under way, perhaps half a frame, and ends.
+//! somebody gives up. A connection that breaks delivers some of what was under way, perhaps half a
+//! frame, and ends.
 
 use std::collections::VecDeque;
 
@@ -74,8 +75,8 @@ impl Cluster {
         }
     }
 
-    /// Puts frames on the wire to a side, the order lane first: all of them, sometimes in two pieces, or with a
-    /// rate one, which takes its time.
+    /// Puts frames on the wire to a side, the order lane first: all of them, sometimes in two pieces, or with
+    /// a rate one, which takes its time.
     pub fn onto_wire(&mut self, conn: usize, to: usize) {
         loop {
             let it = &mut self.conns[conn];

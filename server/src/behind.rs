@@ -6,14 +6,14 @@
 //! the next one; any other failure ends the process, as a start finds out what has reached the disk.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lattis_engine::Generation;
 use lattis_engine::store::StoreError;
 
-use crate::sync;
+use crate::{logging, process, sync};
 
 /// How often rows are written, if not much has gathered.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -57,7 +57,10 @@ impl Behind {
 
     /// Hands over a generation. None may be in the making.
     pub fn write(&mut self, generation: Generation, now: Instant) {
-        self.is_writing = self.to.send(generation).is_ok();
+        if self.to.send(generation).is_err() {
+            gone();
+        }
+        self.is_writing = true;
         self.next = now + PERIOD;
     }
 
@@ -66,7 +69,11 @@ impl Behind {
         if !self.is_writing {
             return None;
         }
-        let written = self.from.try_recv().ok();
+        let written = match self.from.try_recv() {
+            Ok(written) => Some(written),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => gone(),
+        };
         self.is_writing = written.is_none();
         self.note(written)
     }
@@ -77,8 +84,8 @@ impl Behind {
             return None;
         }
         self.is_writing = false;
-        let written = self.from.recv().ok();
-        self.note(written)
+        let written = self.from.recv().unwrap_or_else(|_| gone());
+        self.note(Some(written))
     }
 
     /// After a full disk nothing is tried for a while, however much has gathered.
@@ -88,4 +95,10 @@ impl Behind {
         }
         written
     }
+}
+
+/// Rows that nobody writes would be lost with the log that holds them, once that is trimmed.
+fn gone() -> ! {
+    logging::last_words("the thread that writes rows is gone");
+    process::end(process::FAILED)
 }

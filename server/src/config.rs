@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::logging::Level;
+
 /// When the log is synced to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AppendFsync {
@@ -25,6 +27,10 @@ pub struct Config {
     pub bind: String,
     /// The directory of the data.
     pub dir: PathBuf,
+    /// File for the log of what happens, empty for the standard error.
+    pub logfile: PathBuf,
+    /// What that log tells.
+    pub loglevel: Level,
     /// Number of databases.
     pub databases: u16,
     /// When the log is synced.
@@ -104,6 +110,13 @@ macro_rules! fixed {
     };
 }
 
+const LOG_LEVELS: [(&str, Level); 4] = [
+    ("debug", Level::Debug),
+    ("verbose", Level::Verbose),
+    ("notice", Level::Notice),
+    ("warning", Level::Warning),
+];
+
 /// All options.
 pub static OPTIONS: &[ConfigOption] = &[
     option!(
@@ -136,6 +149,25 @@ pub static OPTIONS: &[ConfigOption] = &[
             Ok(())
         },
         |c| c.dir.display().to_string()
+    ),
+    option!(
+        "logfile",
+        "",
+        false,
+        "file for the log of what happens, '' for the standard error; opened anew at SIGHUP",
+        |c, t| {
+            c.logfile = t.into();
+            Ok(())
+        },
+        |c| c.logfile.display().to_string()
+    ),
+    option!(
+        "loglevel",
+        "notice",
+        true,
+        "what is told: debug, verbose (what is normal, too), notice, warning",
+        |c, t| choice(t, &LOG_LEVELS.map(|(name, _)| name)).map(|at| c.loglevel = LOG_LEVELS[at].1),
+        |c| LOG_LEVELS.iter().find(|(_, it)| *it == c.loglevel).map_or("", |(name, _)| name).into()
     ),
     option!(
         "databases",

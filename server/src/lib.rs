@@ -11,7 +11,8 @@
 //! | [`sync`] | `appendfsync everysec` |
 //! | [`behind`] | rows written behind the log |
 //! | [`port`], [`peers`] | queues to the peers' thread, and that thread |
-//! | [`run`] | starting and stopping |
+//! | [`run`], [`process`] | starting and stopping; how the process ends |
+//! | [`logging`] | lines for people |
 
 pub mod behind;
 pub mod commands;
@@ -19,9 +20,11 @@ pub mod config;
 pub mod cursors;
 pub mod data;
 pub mod glob;
+pub mod logging;
 pub mod net;
 pub mod peers;
 pub mod port;
+pub mod process;
 pub mod run;
 pub mod session;
 pub mod stats;

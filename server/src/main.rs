@@ -1,31 +1,35 @@
 //! Starts a node.
 
-use std::process::ExitCode;
+use std::io::Write as _;
 
 use lattis_server::config::{Config, help};
+use lattis_server::{logging, process, run};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+fn main() {
+    process::end_on_panic();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("--help" | "-h") => {
-            print!("{}", help());
-            return ExitCode::SUCCESS;
-        }
+        Some("--help" | "-h") => print(&help()),
         Some("--version" | "-v") => {
-            println!("lattis-server {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
+            print(&format!("lattis-server {}\n", env!("CARGO_PKG_VERSION")))
         }
-        _ => {}
+        _ => match Config::from_arguments(arguments).and_then(run::run) {
+            Ok(()) => {}
+            Err(why) => {
+                logging::last_words(&why);
+                process::end(process::FAILED);
+            }
+        },
     }
-    match Config::from_arguments(arguments).and_then(lattis_server::run::run) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("lattis-server: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    process::end(0)
+}
+
+/// Writes to the standard output; who asks and does not listen is not told.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use lattis_engine::causal::{LogPosition, Millis};
 use lattis_engine::store::{RocksSnapshot, StoreError};
 use lattis_replication::{
-    Framer, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
+    CloseReason, Framer, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -30,8 +30,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::Config;
 use crate::data::{Engine, LogReader, StateReader};
 use crate::port::{Answer, FromPeers, PeerRequest, Port, ToPeers};
-use crate::sync;
 use crate::tick::wall_clock;
+use crate::{logging, process, sync};
 
 /// Inputs that wait for the node.
 const INPUTS: usize = 1024;
@@ -115,7 +115,11 @@ pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), St
             };
             match TcpListener::from_std(listener) {
                 Ok(listener) => driver.run(listener, inbox).await,
-                Err(error) => eprintln!("lattis-server: peer port: {error}"),
+                // Without it half of a node would go on.
+                Err(error) => {
+                    logging::last_words(&format!("peer port: {error}"));
+                    process::end(process::FAILED);
+                }
             }
         });
     };
@@ -304,7 +308,7 @@ impl Driver {
     }
 
     fn unreadable(&mut self, link: LinkId, why: &str) -> Input {
-        eprintln!("lattis-server: reading for a peer failed: {why}");
+        tracing::warn!("reading for a peer failed: {why}");
         self.links.remove(&link);
         Input::LinkDown { link, why: format!("reading failed: {why}") }
     }
@@ -476,11 +480,17 @@ impl Driver {
         match event {
             PeerEvent::Up { origin, name, .. } => {
                 self.last_down.remove(&origin.node.to_string());
-                eprintln!("lattis-server: peer {name} ({}) is connected", origin.node);
+                tracing::info!("peer {name} ({}) is connected", origin.node);
             }
             PeerEvent::Down { node, address, why, .. } => {
                 let peer = node.map_or_else(|| address.clone(), |node| node.to_string());
-                self.log_once(peer, why.to_string());
+                match why {
+                    // Two nodes that dial each other keep one of two connections.
+                    CloseReason::Duplicate | CloseReason::Paused => {
+                        tracing::debug!("peer {peer}: {why}");
+                    }
+                    _ => self.log_once(peer, why.to_string()),
+                }
             }
             PeerEvent::DialFailed { address, why } => {
                 self.log_once(address.clone(), why.clone());
@@ -488,8 +498,8 @@ impl Driver {
             PeerEvent::Transfer { receives, resumes, .. } => {
                 let direction = if *receives { "receiving a" } else { "sending our" };
                 let again = if *resumes { ", from where it was cut" } else { "" };
-                eprintln!(
-                    "lattis-server: {direction} whole state: the log no longer reaches back{again}"
+                tracing::info!(
+                    "{direction} whole state: the log no longer reaches back{again}"
                 );
             }
             PeerEvent::Claim { peer, theirs, mine } => self.log_once(
@@ -499,24 +509,24 @@ impl Driver {
                      second peer says so, this node refuses writes"
                 ),
             ),
-            PeerEvent::Suspended { name, why, .. } => eprintln!(
-                "lattis-server: peer {name} is paused: what it sends was refused again and again \
+            PeerEvent::Suspended { name, why, .. } => tracing::warn!(
+                "peer {name} is paused: what it sends was refused again and again \
                  ({why}); PEER.RESUME {name} goes on"
             ),
-            PeerEvent::ClockHeld { name, ahead_ms: Some(ahead), .. } => eprintln!(
-                "lattis-server: peer {name}: its commits wait, as they are stamped {ahead} ms ahead of \
+            PeerEvent::ClockHeld { name, ahead_ms: Some(ahead), .. } => tracing::warn!(
+                "peer {name}: its commits wait, as they are stamped {ahead} ms ahead of \
                  this node's clock; PEER.ACCEPT-CLOCK {name} takes them"
             ),
             PeerEvent::ClockHeld { name, ahead_ms: None, .. } => {
-                eprintln!("lattis-server: peer {name}: its commits no longer wait for the clock");
+                tracing::info!("peer {name}: its commits no longer wait for the clock");
             }
             PeerEvent::OwnClock { ahead_ms } => {
                 let why = ahead_ms.map(|ahead| {
                     format!("this node's clock is {ahead} ms ahead of most of its peers'")
                 });
                 match &why {
-                    Some(why) => eprintln!("lattis-server: {why}; writes are refused"),
-                    None => eprintln!("lattis-server: this node's clock agrees with its peers'"),
+                    Some(why) => tracing::error!("{why}; writes are refused"),
+                    None => tracing::info!("this node's clock agrees with its peers'"),
                 }
                 self.waiting.push(FromPeers::ClockFenced { why });
             }
@@ -525,20 +535,20 @@ impl Driver {
                     "peers, last {peer}, know {theirs} writes of this node's life, of which there are \
                      {mine} here: this directory is a copy or was restored"
                 );
-                eprintln!("lattis-server: {why}; replication has stopped, writes are refused");
+                tracing::error!("{why}; replication has stopped, writes are refused");
                 self.waiting.push(FromPeers::Fenced { why });
             }
             PeerEvent::Clone { node } => self.log_once(
                 node.to_string(),
                 "another node has this identity: refused".to_owned(),
             ),
-            PeerEvent::TooManyAddresses => eprintln!("lattis-server: too many peer addresses"),
+            PeerEvent::TooManyAddresses => tracing::warn!("too many peer addresses"),
         }
     }
 
     fn log_once(&mut self, peer: String, why: String) {
         if self.last_down.get(&peer) != Some(&why) {
-            eprintln!("lattis-server: peer {peer}: {why}");
+            tracing::info!("peer {peer}: {why}");
             if self.last_down.len() > 1000 {
                 self.last_down.clear();
             }

@@ -4,6 +4,16 @@
 //! in bytes: if the peers' thread does not keep up, the oldest entries are dropped; replication sees by the
 //! positions that some are missing, and goes back to reading the log. What peers send waits in a queue of
 //! fixed length: when it is full the peers' thread stops reading its sockets, which is the back-pressure.
+//!
+//! Every question has an answer, as neither thread ends without the other ([`crate::process`]):
+//!
+//! | question | who answers | when there is no room |
+//! |---|---|---|
+//! | `ToPeers::Asked` | the peers' thread, by `FromPeers::Answer` | the client is told so at once |
+//! | `FromPeers::Apply`, `Join` | what is sealed, `ToPeers::Refused`, `Staged` | it is kept and tried again |
+//! | `FromPeers::Inspect` | the function itself, by a channel of its own | as above |
+//! | a generation of [`crate::behind`] | its thread, by its channel | there is one at a time |
+//! | a sync of [`crate::sync`] | its thread, by the shared state | there is one at a time |
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -266,12 +276,12 @@ impl Port {
         self.inbox.len()
     }
 
-    /// Tells the peers' thread. False: there is none, or its queue is full.
-    pub fn tell(&self, event: ToPeers) -> bool {
+    /// Tells the peers' thread. Given back when there is none, or when its queue is full.
+    pub fn tell(&self, event: ToPeers) -> Result<(), ToPeers> {
         if !self.listening.load(Ordering::Acquire) {
-            return false;
+            return Err(event);
         }
-        let accepted = self.events.push(event).is_ok();
+        let accepted = self.events.push(event);
         self.wake();
         accepted
     }
@@ -351,7 +361,7 @@ mod tests {
         let port = Port::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         port.publish(LogPosition(1), VersionVector::new(), entries(10));
         assert!(port.next_sealed().is_none(), "nobody listens");
-        assert!(!port.tell(ToPeers::Staged(Ticket { epoch: 1, number: 1 })));
+        assert!(port.tell(ToPeers::Staged(Ticket { epoch: 1, number: 1 })).is_err());
         port.listen(Box::new(|| ()));
         port.publish(LogPosition(1), VersionVector::new(), entries(10));
         port.publish(LogPosition(2), VersionVector::new(), entries(10));

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::data::Fresh;
 use lattis_engine::causal::NodeId;
-use mio::net::{TcpListener, UnixStream};
+use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -16,8 +16,10 @@ use crate::behind::Behind;
 use crate::config::Config;
 use crate::cursors::Cursors;
 use crate::data::{self, Engine};
+use crate::logging;
 use crate::peers;
 use crate::port::Port;
+use crate::process::Signals;
 use crate::stats::{Rates, Stats};
 use crate::sync::Syncer;
 use crate::tick::{Loop, Parts, WAKER, wall_clock};
@@ -27,9 +29,11 @@ use crate::world::{Facts, World};
 
 /// Descriptors that are not for clients: files of the store, listeners, peers.
 const RESERVED_FILES: usize = 160;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs a node until it is told to stop. The error is a line for the user.
 pub fn run(mut config: Config) -> Result<(), String> {
+    logging::start(&config.logfile, config.loglevel)?;
     let memory_startup = usage::resident().unwrap_or(0);
     let mut random = ChaCha20Rng::from_os_rng();
     let listeners = listen(&config)?;
@@ -38,7 +42,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
     let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(|error| format!("eventfd: {error}"))?;
     let port = Arc::new(Port::new(waker));
-    let signals = signals().map_err(|error| format!("signals: {error}"))?;
+    let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     let syncer =
         Syncer::start(data::syncer(&engine)).map_err(|error| format!("thread: {error}"))?;
     let behind =
@@ -69,7 +73,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
     Loop::new(Parts { engine, poll, listeners, signals, syncer, behind, world })
         .map_err(|error| format!("epoll: {error}"))?
         .run()?;
-    eprintln!("lattis-server: stopped, everything is on the disk");
+    tracing::info!("stopped, everything is on the disk");
     Ok(())
 }
 
@@ -100,16 +104,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address)
 }
 
-/// A pipe that becomes readable when SIGTERM or SIGINT arrives.
-fn signals() -> io::Result<UnixStream> {
-    let (read, write) = std::os::unix::net::UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    read.set_nonblocking(true)?;
-    Ok(UnixStream::from_std(read))
-}
-
 /// Fewer clients where the system does not allow that many open files.
 fn lower_maxclients(config: &mut Config) {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -120,8 +114,8 @@ fn lower_maxclients(config: &mut Config) {
     if let Some(files) = files {
         let most = files.saturating_sub(RESERVED_FILES).max(1);
         if config.maxclients > most {
-            eprintln!(
-                "lattis-server: {files} open files are allowed, so maxclients is {most} instead of {}",
+            tracing::warn!(
+                "{files} open files are allowed, so maxclients is {most} instead of {}",
                 config.maxclients
             );
             config.maxclients = most;
@@ -131,20 +125,13 @@ fn lower_maxclients(config: &mut Config) {
 
 fn banner(config: &Config, engine: &Engine) {
     let origin = engine.origin();
-    eprintln!(
-        "Lattis {version}: a server of CRDTs that speaks the Redis protocol\n  \
-         data       {directory}, appendfsync {fsync}\n  \
-         node       {name} ({node}, incarnation {incarnation}), cluster {cluster}\n  \
-         peers      port {peer_port}\n  \
-         clients    port {port}: redis-cli -p {port}",
-        version = env!("CARGO_PKG_VERSION"),
-        directory = config.dir.canonicalize().unwrap_or_else(|_| config.dir.clone()).display(),
-        fsync = crate::config::find("appendfsync").map(|o| o.get(config)).unwrap_or_default(),
-        name = config.node_name,
-        node = origin.node,
-        incarnation = origin.incarnation,
-        cluster = config.cluster_id,
-        peer_port = config.peer_port,
-        port = config.port,
-    );
+    let directory = config.dir.canonicalize().unwrap_or_else(|_| config.dir.clone());
+    let fsync = crate::config::find("appendfsync").map(|o| o.get(config)).unwrap_or_default();
+    let (name, cluster, port) = (&config.node_name, &config.cluster_id, config.port);
+    let (node, incarnation) = (origin.node, origin.incarnation);
+    tracing::info!("Lattis {VERSION}: a server of CRDTs that speaks the Redis protocol");
+    tracing::info!("data in {}, appendfsync {fsync}", directory.display());
+    tracing::info!("node {name} ({node}, incarnation {incarnation}), cluster {cluster}");
+    tracing::info!("peers on port {}", config.peer_port);
+    tracing::info!("clients on port {port}: redis-cli -p {port}");
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use lattis_engine::store::StoreError;
 
+use crate::{logging, process};
+
 /// Syncs the store; callable from any thread.
 pub type SyncFn = Arc<dyn Fn() -> Result<(), StoreError> + Send + Sync>;
 
@@ -109,9 +111,9 @@ pub fn expect_known<T>(result: &Result<T, StoreError>) {
 
 /// Ends the process: what is on the disk is not known, and only a start can find out.
 pub fn fail(error: &StoreError) -> ! {
-    eprintln!(
-        "lattis-server: the disk has failed: {error}\n\
-         Writes of the last second may be lost, and the kernel will not try again. Stopping."
-    );
-    std::process::exit(1);
+    logging::last_words(&format!(
+        "the disk has failed: {error}. Writes of the last second may be lost, and the kernel will not \
+         try again. The process ends"
+    ));
+    process::end(process::FAILED)
 }

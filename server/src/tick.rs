@@ -18,7 +18,7 @@ use lattis_engine::commit::EncodedCommit;
 use lattis_engine::store::StoreError;
 use lattis_engine::{Refused, Staged};
 use lattis_replication::Ticket;
-use mio::net::{TcpListener, UnixStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -31,6 +31,7 @@ use crate::net::output::{Output, SHARED};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
 use crate::port::{Answer, FromPeers, Inspect, Port, ToPeers};
+use crate::process::Signals;
 use crate::session::Session;
 use crate::stats::Counter;
 use crate::sync::{self, Syncer};
@@ -69,8 +70,7 @@ pub struct Loop {
     engine: Engine,
     poll: Poll,
     listeners: Vec<TcpListener>,
-    /// Kept open for the poll.
-    _signals: UnixStream,
+    signals: Signals,
     syncer: Syncer,
     /// While the disk is full: when the next tick may try to write.
     retry_at: Instant,
@@ -145,8 +145,8 @@ pub struct Parts {
     pub poll: Poll,
     /// Listening sockets.
     pub listeners: Vec<TcpListener>,
-    /// Readable when a signal asks to stop.
-    pub signals: UnixStream,
+    /// What asks to stop from outside.
+    pub signals: Signals,
     /// The thread of `everysec`.
     pub syncer: Syncer,
     /// The thread that writes rows.
@@ -165,7 +165,7 @@ impl Loop {
                 Interest::READABLE,
             )?;
         }
-        parts.poll.registry().register(&mut parts.signals, SIGNALS, Interest::READABLE)?;
+        parts.poll.registry().register(&mut parts.signals.pipe, SIGNALS, Interest::READABLE)?;
         let shell = Shell {
             world: parts.world,
             behind: parts.behind,
@@ -191,7 +191,7 @@ impl Loop {
             engine: parts.engine,
             poll: parts.poll,
             listeners: parts.listeners,
-            _signals: parts.signals,
+            signals: parts.signals,
             syncer: parts.syncer,
             retry_at: Instant::now(),
             quiet_until: Instant::now(),
@@ -265,7 +265,7 @@ impl Loop {
         for event in events {
             match event.token() {
                 WAKER => {}
-                SIGNALS => self.shell.world.shutdown = true,
+                SIGNALS => self.shell.world.shutdown |= self.signals.take(),
                 Token(token) if token < CLIENTS => accept = true,
                 Token(token) => {
                     let slot = token - CLIENTS;
@@ -316,6 +316,7 @@ impl Loop {
         let due = may_expire && self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
         if shell.ready.is_empty() && shell.world.port.waiting() == 0 && !due {
             shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
+            shell.tell_peers();
             shell.send_replies();
             return inspections;
         }
@@ -339,7 +340,7 @@ impl Loop {
             }
             Ok(Some(sealed)) => {
                 if refused.is_some() {
-                    eprintln!("lattis-server: the disk takes writes again");
+                    tracing::info!("the disk takes writes again");
                 }
                 shell.world.stats.add(Counter::Ticks, 1);
                 self.syncer.wrote(shell.world.config.appendfsync == AppendFsync::EverySec);
@@ -359,7 +360,7 @@ impl Loop {
         let shell = &mut self.shell;
         shell.world.stats.add(Counter::FailedTicks, 1);
         if !again && shell.world.instant >= self.quiet_until {
-            eprintln!("lattis-server: a tick has failed: {error}");
+            tracing::warn!("a tick has failed: {error}");
         }
         self.quiet_until = shell.world.instant + RETRY;
         let why = commands::store_refusal(error);
@@ -946,9 +947,19 @@ impl Shell {
         if let (Some(error), Some(first)) = (failed, applied.first()) {
             self.refuse_ticket(*first, None, error.to_string());
         }
-        for answer in self.answers.drain(..) {
-            self.world.port.tell(answer);
+        self.tell_peers();
+    }
+
+    /// Tells what the peers' thread waits for. What has no room in its queue is told after the next tick.
+    fn tell_peers(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers).into_iter();
+        for answer in answers.by_ref() {
+            if let Err(answer) = self.world.port.tell(answer) {
+                self.answers.push(answer);
+                break;
+            }
         }
+        self.answers.extend(answers);
     }
 
     /// Sends what the touched connections have to send.

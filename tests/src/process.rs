@@ -358,8 +358,8 @@ const GUARD_SCRIPT: &str = "left=' '; while read -r word pid; do case $word in \
     add) left=\"$left$pid \";; remove) left=\"${left%% $pid *} ${left#* $pid }\";; esac; done; \
     for pid in $left; do kill -9 $pid; done";
 
-/// Tells the guard of a process that has to end with this program.
-fn guard(word: &str, pid: u32) {
+/// Tells the guard of a process that has to end with this program: to `add` or to `remove` it.
+pub fn guard(word: &str, pid: u32) {
     static GUARD: Mutex<Option<ChildStdin>> = Mutex::new(None);
     let mut guard = GUARD.lock().unwrap();
     let pipe = guard.get_or_insert_with(|| {

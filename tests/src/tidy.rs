@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Macros that end the thread when nobody reads what they print.
+const PRINTING: &[&str] = &["println!", "print!", "eprintln!", "eprint!", "dbg!"];
+
 /// Files that may contain `unsafe`, each with its reason.
 pub const UNSAFE_FILES: &[(&str, &str)] = &[];
 
@@ -82,6 +85,7 @@ pub const RULES: &[Rule] = &[
     ("no hash order in deterministic code", no_hash_order),
     ("unsafe is listed", unsafe_is_listed),
     ("panics have reasons", panics_have_reasons),
+    ("the server tells by its log", the_server_tells_by_its_log),
     ("files say what they are for", files_say_what_they_are_for),
     ("lines are short", lines_are_short),
     ("files are short", files_are_short),
@@ -547,6 +551,25 @@ fn panics_have_reasons(tree: &Tree) -> Vec<Breach> {
 
 // ---- rules about files -----------------------------------------------------------------------------
 
+/// A line that cannot be printed ends nothing: no macro that panics then.
+fn the_server_tells_by_its_log(tree: &Tree) -> Vec<Breach> {
+    let mut found = Vec::new();
+    for file in tree.under(&["engine/", "replication/", "server/"]) {
+        if file.is_test() {
+            continue;
+        }
+        for (number, line) in file.product() {
+            let prints = |word: &str| {
+                line.code.match_indices(word).any(|(at, _)| is_word(&line.code, at, word.len()))
+            };
+            if PRINTING.iter().any(|word| prints(word)) {
+                found.push(file.breach(number, "say it by tracing's macros, or by logging::say"));
+            }
+        }
+    }
+    found
+}
+
 /// Rust begins with `//!`, a script with a comment and `set -euo pipefail`.
 fn files_say_what_they_are_for(tree: &Tree) -> Vec<Breach> {
     let mut found = Vec::new();
@@ -884,6 +907,20 @@ mod tests {
         );
         assert_eq!(breaches(rule, path, "#[cfg(test)]\nmod tests {\na.unwrap();\n}"), 0);
         assert_eq!(breaches(rule, "tests/src/a.rs", "a.unwrap();"), 0);
+    }
+
+    #[test]
+    fn the_server_tells_by_its_log_finds() {
+        let rule = "the server tells by its log";
+        for text in ["println!(\"x\");", "eprint!(\"x\");", "f(|| std::eprintln!());"] {
+            assert_eq!(breaches(rule, "server/src/a.rs", text), 1, "{text}");
+        }
+        assert_eq!(breaches(rule, "engine/src/a.rs", "dbg!(x)"), 1);
+        let good = "tracing::info!(\"println!\"); // print! is not used";
+        assert_eq!(breaches(rule, "server/src/a.rs", good), 0);
+        let test = "#[cfg(test)]\nmod tests { fn f() { println!(); } }";
+        assert_eq!(breaches(rule, "server/src/a.rs", test), 0);
+        assert_eq!(breaches(rule, "tests/src/a.rs", "println!();"), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{Call, Command, CommandError, CommandResult, Group, acl, flag};
 use crate::port::{PeerRequest, ToPeers};
 
 fn ask(call: &mut Call<'_, '_>, request: PeerRequest) -> CommandResult {
-    if !call.world.port.tell(ToPeers::Asked { client: call.session.id, request }) {
+    if call.world.port.tell(ToPeers::Asked { client: call.session.id, request }).is_err() {
         return Err(CommandError::Fixed("ERR the peers' thread is busy, try again"));
     }
     call.session.blocked = true;

@@ -4,9 +4,11 @@
 //! tell what it reads. Readers never allocate by a claimed count: a count is checked against the bytes
 //! that are really there before anything is reserved.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
-use crate::causal::{Dot, Hlc, NodeId, Origin};
+use crate::causal::{Dot, Hlc, NodeId, Origin, Stamp};
 
 /// Why bytes could not be read. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum CodecError {
     #[error("unknown format {0}")]
     Format(u8),
 }
+
+/// Of a stamp: a lead follows. No sane timestamp has the bit.
+const LEAD: u64 = 1 << 63;
 
 /// Appends encoded values to a byte vector.
 #[derive(Default)]
@@ -107,6 +112,17 @@ impl Writer {
         self.varint(dot.seq);
     }
 
+    /// A stamp: its hybrid timestamp in eight bytes, whose highest bit says that a lead follows.
+    pub fn stamp(&mut self, stamp: Stamp) {
+        match stamp.lead() {
+            0 => self.u64(stamp.hlc.0),
+            lead => {
+                self.u64(stamp.hlc.0 | LEAD);
+                self.varint(lead);
+            }
+        }
+    }
+
     /// What was written so far.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes
@@ -166,6 +182,12 @@ impl<'a> Reader<'a> {
             format if format == known => Ok(self),
             format => Err(CodecError::Format(format)),
         }
+    }
+
+    /// Reads a format number, which must be one of `known`.
+    pub fn one_of(&mut self, known: RangeInclusive<u8>) -> Result<u8, CodecError> {
+        let format = self.u8()?;
+        if known.contains(&format) { Ok(format) } else { Err(CodecError::Format(format)) }
     }
 
     /// The next `len` bytes.
@@ -272,7 +294,18 @@ impl<'a> Reader<'a> {
 
     /// A hybrid timestamp, eight bytes.
     pub fn hlc(&mut self) -> Result<Hlc, CodecError> {
-        Ok(Hlc(self.u64()?))
+        Some(Hlc(self.u64()?)).filter(|hlc| hlc.is_sane()).ok_or(CodecError::Invalid("stamp"))
+    }
+
+    /// A stamp.
+    pub fn stamp(&mut self) -> Result<Stamp, CodecError> {
+        let bits = self.u64()?;
+        let hlc = Hlc(bits & !LEAD);
+        let lead = if bits & LEAD == 0 { 0 } else { self.varint()? };
+        if !hlc.is_sane() || lead > hlc.millis().0 || (bits & LEAD != 0 && lead == 0) {
+            return Err(CodecError::Invalid("stamp"));
+        }
+        Ok(Stamp::with_lead(hlc, lead))
     }
 
     /// What is left.

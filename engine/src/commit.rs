@@ -10,11 +10,15 @@
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
-use crate::causal::{Dot, Hlc, Origin, VersionVector};
+use crate::causal::{Dot, Hlc, Origin, Stamp, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::crdt::Slot;
 
-const FORMAT: u8 = 1;
+/// The first format, which has no lead: still written where there is none, so that peers of the version
+/// before read it.
+const PLAIN: u8 = 1;
+/// The stamp is followed by the writer's lead.
+const LED: u8 = 2;
 
 /// Effects in one commit at most: bounds what one commit can make other nodes do in one step.
 pub const MAX_EFFECTS: usize = 1 << 24;
@@ -48,6 +52,8 @@ pub struct Commit {
     pub first: u64,
     /// When it was written; every sibling and increment of the commit bears this stamp.
     pub hlc: Hlc,
+    /// How far that was ahead of the writer's wall clock, in ms.
+    pub lead: u64,
     /// Effects in the order of their dots; never empty.
     pub effects: Vec<Effect>,
 }
@@ -61,6 +67,11 @@ impl Commit {
     /// The seq of the last effect.
     pub fn last(&self) -> u64 {
         self.first + self.effects.len() as u64 - 1
+    }
+
+    /// When it was written, by both clocks.
+    pub fn stamp(&self) -> Stamp {
+        Stamp::with_lead(self.hlc, self.lead)
     }
 }
 
@@ -170,12 +181,22 @@ impl EncodedCommit {
 impl EncodedCommit {
     /// When it was written. Reads the head of the body alone.
     pub fn hlc(&self) -> Result<Hlc, CodecError> {
-        Reader::with_format(&self.body, FORMAT)?.hlc()
+        let (stamp, _) = read_head(&self.body)?;
+        Ok(stamp.hlc)
     }
 
-    /// The commit as peers of the version before read it.
+    /// The commit as peers of the version before read it: without its lead. They judge deadlines by the hybrid
+    /// clock.
     pub fn downgrade(&self) -> EncodedCommit {
-        self.clone()
+        let Ok((stamp, rest)) = read_head(&self.body) else { return self.clone() };
+        if stamp.lead() == 0 {
+            return self.clone();
+        }
+        let mut body = Writer::over(Vec::with_capacity(self.body.len()));
+        body.u8(PLAIN);
+        body.u64(stamp.hlc.0);
+        body.raw(rest.rest());
+        EncodedCommit { body: body.finish(), ..*self }
     }
 
     /// Whether this version can apply it, as far as that can be said without any state.
@@ -234,24 +255,45 @@ impl Names {
     }
 }
 
+/// Reads the stamp of a body of either format.
+fn read_head(body: &Bytes) -> Result<(Stamp, Reader<'_>), CodecError> {
+    let mut input = Reader::over(body);
+    let format = input.u8()?;
+    let hlc = input.hlc()?;
+    let lead = match format {
+        PLAIN => 0,
+        LED => input.varint()?,
+        other => return Err(CodecError::Format(other)),
+    };
+    if lead > hlc.millis().0 {
+        return Err(CodecError::Invalid("lead"));
+    }
+    Ok((Stamp::with_lead(hlc, lead), input))
+}
+
 /// Encodes a commit, effect by effect.
 pub(crate) struct Encoder {
     first: u64,
     /// The seq of the next effect.
     next: u64,
-    hlc: Hlc,
+    stamp: Stamp,
     names: Names,
+    /// Where the effects begin, if no foreign origins are named.
+    head: usize,
     out: Writer,
 }
 
-/// Where the effects begin, if no foreign origins are named.
-const HEAD: usize = 10;
+/// How long the head is, about, if no foreign origins are named.
+const HEAD: usize = 20;
 
 /// The beginning of a body, with room for effects of about that size.
-fn head(hlc: Hlc, foreign: &[Origin], size: usize) -> Writer {
+fn head(stamp: Stamp, foreign: &[Origin], size: usize) -> Writer {
     let mut out = Writer::over(Vec::with_capacity(HEAD + foreign.len() * Origin::LEN + size));
-    out.u8(FORMAT);
-    out.u64(hlc.0);
+    out.u8(if stamp.lead() == 0 { PLAIN } else { LED });
+    out.u64(stamp.hlc.0);
+    if stamp.lead() > 0 {
+        out.varint(stamp.lead());
+    }
     out.varint(foreign.len() as u64);
     foreign.iter().for_each(|origin| out.origin(origin));
     out
@@ -259,10 +301,10 @@ fn head(hlc: Hlc, foreign: &[Origin], size: usize) -> Writer {
 
 impl Encoder {
     /// A commit without effects; `size` is about how long they will be.
-    pub(crate) fn new(origin: Origin, first: u64, hlc: Hlc, size: usize) -> Encoder {
+    pub(crate) fn new(origin: Origin, first: u64, stamp: Stamp, size: usize) -> Encoder {
         let names = Names { origins: smallvec![origin] };
-        let out = head(hlc, &[], size);
-        Encoder { first, next: first, hlc, names, out }
+        let out = head(stamp, &[], size);
+        Encoder { first, next: first, stamp, names, head: out.len(), out }
     }
 
     /// The dot of the next effect.
@@ -284,14 +326,14 @@ impl Encoder {
 
     /// The commit. It must have an effect.
     pub(crate) fn finish(self) -> EncodedCommit {
-        let Encoder { first, next, hlc, names, mut out } = self;
+        let Encoder { first, next, stamp, names, head: begin, mut out } = self;
         if let [_, foreign @ ..] = names.origins.as_slice()
             && !foreign.is_empty()
         {
             // The effects named foreign origins: their table comes before them.
             let effects = out.into_vec();
-            out = head(hlc, foreign, effects.len());
-            out.raw(&effects[HEAD..]);
+            out = head(stamp, foreign, effects.len());
+            out.raw(&effects[begin..]);
         }
         EncodedCommit { origin: names.origins[0], first, last: next - 1, body: out.finish() }
     }
@@ -300,7 +342,7 @@ impl Encoder {
 impl Commit {
     /// Encodes the commit. Cost: its size.
     pub fn encode(&self) -> EncodedCommit {
-        let mut encoder = Encoder::new(self.origin, self.first, self.hlc, 0);
+        let mut encoder = Encoder::new(self.origin, self.first, self.stamp(), 0);
         let mut previous = None;
         for effect in &self.effects {
             match effect {
@@ -323,8 +365,7 @@ impl Commit {
             .filter(|n| *n < MAX_EFFECTS && encoded.first > 0)
             .ok_or(CodecError::Invalid("run of seqs"))?
             + 1;
-        let mut input = Reader::over(&encoded.body).format(FORMAT)?;
-        let hlc = input.hlc()?;
+        let (stamp, mut input) = read_head(&encoded.body)?;
         let foreign = input.count(Origin::LEN)?;
         let mut names = vec![encoded.origin];
         for _ in 0..foreign {
@@ -334,15 +375,21 @@ impl Commit {
             return Err(CodecError::Truncated);
         }
         let mut effects: Vec<Effect> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let previous = effects.iter().rev().find_map(|effect| match effect {
-                Effect::Row(effect) => Some(&effect.row),
-                Effect::Clear(_) => None,
+        let mut last_row = None;
+        for index in 0..count {
+            let previous = last_row.and_then(|at: usize| match effects.get(at) {
+                Some(Effect::Row(effect)) => Some(&effect.row),
+                _ => None,
             });
-            effects.push(decode_effect(&mut input, previous, encoded.first, &names)?);
+            let effect = decode_effect(&mut input, previous, encoded.first, &names)?;
+            if matches!(effect, Effect::Row(_)) {
+                last_row = Some(index);
+            }
+            effects.push(effect);
         }
         input.end()?;
-        Ok(Commit { origin: encoded.origin, first: encoded.first, hlc, effects })
+        let (origin, first) = (encoded.origin, encoded.first);
+        Ok(Commit { origin, first, hlc: stamp.hlc, lead: stamp.lead(), effects })
     }
 }
 

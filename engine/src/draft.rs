@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::causal::{Dot, Hlc, Origin};
+use crate::causal::{Dot, Origin, Stamp};
 use crate::commit::{Clear, EncodedCommit, Encoder, RowKey};
 use crate::row::Row;
 use crate::space::{Space, Spot};
@@ -72,7 +72,7 @@ pub(crate) struct Draft {
     origin: Origin,
     /// The seq of the open commit's first effect.
     first: u64,
-    hlc: Hlc,
+    stamp: Stamp,
     /// All touches of the tick, in order.
     touches: Vec<Touch>,
     /// Where those of the open commit begin.
@@ -104,14 +104,14 @@ impl Draft {
     }
 
     /// Begins a commit in place of one that is empty.
-    pub(crate) fn begin(&mut self, origin: Origin, first: u64, hlc: Hlc) {
-        (self.origin, self.first, self.hlc) = (origin, first, hlc);
+    pub(crate) fn begin(&mut self, origin: Origin, first: u64, stamp: Stamp) {
+        (self.origin, self.first, self.stamp) = (origin, first, stamp);
         self.bytes = 0;
     }
 
     /// The stamp of the open commit.
-    pub(crate) fn hlc(&self) -> Hlc {
-        self.hlc
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// The dot of the last effect so far.
@@ -245,7 +245,7 @@ impl Draft {
         }
         let touches = &self.touches[self.open..];
         let size = self.bytes + 32 * touches.len();
-        let mut encoder = Encoder::new(self.origin, self.first, self.hlc, size);
+        let mut encoder = Encoder::new(self.origin, self.first, self.stamp, size);
         let mut changes = false;
         let mut previous = None;
         for touch in touches {

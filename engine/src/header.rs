@@ -8,13 +8,15 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use crate::causal::{Hlc, Origin};
+use crate::causal::{Hlc, Millis, Origin};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::crdt::deadline::{self, Decision};
 use crate::crdt::{Slot, birth};
 use crate::row::{Origins, Row};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The first one, in which `hidden` is a stamp of the hybrid clock.
+const BY_STAMP: u8 = 1;
 
 /// A collection slot of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +49,8 @@ pub(crate) struct Header {
     deadline: Option<Box<Deadline>>,
     /// Collections that have rows or a birth, by slot.
     pub(crate) slots: Vec<SlotState>,
-    /// What is stamped at this or before is hidden: a deadline was reached.
-    pub(crate) hidden: Hlc,
+    /// What was written at this time or before is hidden: a deadline was reached. 0: nothing is.
+    pub(crate) hidden: Millis,
     /// The number of elements, while the key is the target of an active binding.
     pub(crate) derived: Option<u64>,
 }
@@ -139,15 +141,16 @@ impl Header {
     }
 
     /// The finite deadline that counts.
-    pub(crate) fn expires(&self) -> Option<crate::causal::Millis> {
+    pub(crate) fn expires(&self) -> Option<Millis> {
         self.decision()?.time
     }
 
-    /// What a deadline hides at a time: everything up to its last stamp once that has passed.
-    pub(crate) fn hidden_at(&self, now: Hlc) -> Hlc {
-        match self.expires().map(Hlc::end_of) {
-            Some(end) if end < now => end,
-            _ => Hlc(0),
+    /// What a deadline hides at a wall time: everything up to it once it has passed. What it has hidden stays
+    /// hidden, also if the clock steps back, until something else is decided.
+    pub(crate) fn hidden_at(&self, now: Millis) -> Millis {
+        match self.expires() {
+            Some(time) if time < now || time == self.hidden => time,
+            _ => Millis(0),
         }
     }
 
@@ -166,8 +169,11 @@ impl Header {
         out.varint(self.derived.map_or(0, |elements| elements + 1));
     }
 
-    pub(crate) fn decode(input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
-        let mut input = input.format(FORMAT)?;
+    pub(crate) fn decode(
+        mut input: Reader<'_>,
+        origins: &Origins,
+    ) -> Result<Header, CodecError> {
+        let format = input.one_of(BY_STAMP..=FORMAT)?;
         let mut header = Header { string: Row::decode(&mut input, origins)?, ..Header::default() };
         header.set_deadline(Row::decode(&mut input, origins)?);
         for _ in 0..input.count(5)? {
@@ -177,7 +183,10 @@ impl Header {
             let state = SlotState { slot, birth, rows, stored, cached: 0 };
             header.slots.push(state);
         }
-        header.hidden = Hlc(input.varint()?);
+        header.hidden = match format {
+            BY_STAMP => Hlc(input.varint()?).millis(),
+            _ => Millis(input.varint()?),
+        };
         header.derived = input.varint()?.checked_sub(1);
         input.end()?;
         Ok(header)

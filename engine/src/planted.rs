@@ -3,7 +3,7 @@
 //! The engine asks at the point of each rule; the answers are here, so that the product's code carries a
 //! line per rule and nothing else. Only with the feature `planted`, which no release has.
 
-use crate::causal::{Dot, Hlc, Origin, VersionVector};
+use crate::causal::{Dot, Hlc, Millis, Origin, VersionVector};
 use crate::commit::{Commit, Delta, EncodedCommit};
 use crate::row::{CounterEntry, Row, Sibling};
 use crate::store::{Family, Run, Store, keys};
@@ -122,7 +122,7 @@ impl Planted {
                         siblings.push(sibling.clone());
                     }
                 }
-                siblings.sort_by_key(|sibling| std::cmp::Reverse((sibling.hlc, sibling.dot)));
+                siblings.sort_by_key(|sibling| std::cmp::Reverse((sibling.stamp.hlc, sibling.dot)));
             }
             _ => {}
         }
@@ -147,9 +147,9 @@ impl Planted {
         (self == Planted::ViewPerDot).then(|| weight(new) - weight(old))
     }
 
-    /// Up to which stamp a passed deadline removes.
-    pub(crate) fn end(self, end: Hlc) -> Hlc {
-        if self == Planted::ExpiryByLocalClock { Hlc(u64::MAX) } else { end }
+    /// Up to which time a passed deadline removes.
+    pub(crate) fn end(self, end: Millis) -> Millis {
+        if self == Planted::ExpiryByLocalClock { Millis(u64::MAX) } else { end }
     }
 
     /// Which stamp of a commit the clock sees.

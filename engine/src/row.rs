@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::causal::{Dot, Hlc, Origin, VersionVector};
+use crate::causal::{Dot, Hlc, Millis, Origin, Stamp, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::commit::{CounterReset, Delta, Increment};
 
@@ -28,15 +28,20 @@ pub struct Sibling {
     /// The effect that wrote it.
     pub dot: Dot,
     /// The stamp of that effect's commit.
-    pub hlc: Hlc,
+    pub stamp: Stamp,
     /// What it wrote, as the type slot encodes it.
     pub payload: Bytes,
 }
 
 impl Sibling {
+    /// Whether it was written after a deadline.
+    pub fn is_after(&self, deadline: Millis) -> bool {
+        self.stamp.written > deadline || deadline == Millis(0)
+    }
+
     /// The order of last-writer-wins: total, the same at every node.
     fn rank(&self) -> (Hlc, Dot) {
-        (self.hlc, self.dot)
+        (self.stamp.hlc, self.dot)
     }
 }
 
@@ -51,8 +56,9 @@ pub struct CounterEntry {
     pub born: Hlc,
     /// The seq of the newest increment.
     pub last: u64,
-    /// The stamp of the newest increment.
-    pub hlc: Hlc,
+    /// The stamp of the newest increment: by it a deadline covers the entry as a whole or not at all, since
+    /// a running sum cannot be split.
+    pub stamp: Stamp,
     /// Exact sum since the generation was opened.
     pub sum: i128,
     /// The newest increment that an applied reset has observed, 0 if none.
@@ -68,6 +74,11 @@ impl CounterEntry {
     /// exist, even at 0; any other is residue.
     pub fn is_live(&self) -> bool {
         self.last > self.reset_last
+    }
+
+    /// Whether the newest increment was made after a deadline.
+    pub fn is_after(&self, deadline: Millis) -> bool {
+        self.stamp.written > deadline || deadline == Millis(0)
     }
 
     /// What the entry adds to the base.
@@ -169,30 +180,31 @@ impl Row {
 
     /// Whether anything is left that counts; residue does not.
     pub fn is_live(&self) -> bool {
-        self.is_visible(Hlc(0))
+        !self.siblings.is_empty() || self.counters.iter().any(CounterEntry::is_live)
     }
 
-    /// Whether anything stamped after `hidden` is left. A deadline hides what is stamped at it or before.
-    pub fn is_visible(&self, hidden: Hlc) -> bool {
-        // Siblings are in descending order of stamps: the first is the newest.
-        self.siblings.first().is_some_and(|sibling| sibling.hlc > hidden)
-            || self.counters.iter().any(|entry| entry.is_live() && entry.hlc > hidden)
+    /// Whether anything written after `hidden` is left. A deadline hides what was written at it or before, by
+    /// the writer's wall clock.
+    pub fn is_visible(&self, hidden: Millis) -> bool {
+        self.winner(hidden).is_some()
+            || self.counters.iter().any(|entry| entry.is_live() && entry.is_after(hidden))
     }
 
-    /// The winning sibling among those stamped after `hidden`.
-    pub fn winner(&self, hidden: Hlc) -> Option<&Sibling> {
-        self.siblings.first().filter(|sibling| sibling.hlc > hidden)
+    /// The winning sibling among those written after `hidden`; 0 hides nothing.
+    pub fn winner(&self, hidden: Millis) -> Option<&Sibling> {
+        // The order is that of the hybrid clock: what was written last need not be the first.
+        self.siblings.iter().find(|sibling| sibling.is_after(hidden))
     }
 
-    /// What a register shows of what is stamped after `hidden`: the winner if there are no increments or
+    /// What a register shows of what was written after `hidden`: the winner if there are no increments or
     /// if it is not a number (they are kept and not shown), else base plus increments.
-    pub fn shown(&self, hidden: Hlc) -> Option<Shown<'_>> {
+    pub fn shown(&self, hidden: Millis) -> Option<Shown<'_>> {
         let winner = self.winner(hidden);
         if self.counters.is_empty() {
             return winner.map(|sibling| Shown::Payload(&sibling.payload));
         }
         let mut increments = None;
-        for entry in self.counters.iter().filter(|entry| entry.is_live() && entry.hlc > hidden) {
+        for entry in self.counters.iter().filter(|entry| entry.is_live() && entry.is_after(hidden)) {
             increments = Some(increments.unwrap_or(0i128).saturating_add(entry.value()));
         }
         match (winner, increments) {
@@ -208,13 +220,13 @@ impl Row {
 
     /// When the slot of a single-row register was born: by its winning write, or, for increments alone,
     /// by the youngest generation.
-    pub fn born(&self, hidden: Hlc) -> (Hlc, Origin) {
+    pub fn born(&self, hidden: Millis) -> (Hlc, Origin) {
         match self.winner(hidden) {
-            Some(sibling) => (sibling.hlc, sibling.dot.origin),
+            Some(sibling) => (sibling.stamp.hlc, sibling.dot.origin),
             None => self
                 .counters
                 .iter()
-                .filter(|entry| entry.is_live() && entry.hlc > hidden)
+                .filter(|entry| entry.is_live() && entry.is_after(hidden))
                 .map(|entry| (entry.born, entry.origin))
                 .max()
                 .unwrap_or_default(),
@@ -279,10 +291,10 @@ impl Row {
         self.reset_entries(dot, |_| true);
     }
 
-    /// Supersedes what is stamped at `end` or before: what a deadline removes (MODEL M7).
-    pub fn supersede_until(&mut self, end: Hlc, dot: Dot) {
-        self.siblings.retain(|sibling| sibling.hlc > end);
-        self.reset_entries(dot, |entry| entry.hlc <= end);
+    /// Supersedes what was written at `end` or before: what a deadline removes (MODEL M7).
+    pub fn supersede_until(&mut self, end: Millis, dot: Dot) {
+        self.siblings.retain(|sibling| sibling.stamp.written > end);
+        self.reset_entries(dot, |entry| entry.stamp.written <= end);
     }
 
     fn reset_entries(&mut self, dot: Dot, which: impl Fn(&CounterEntry) -> bool) {
@@ -295,20 +307,33 @@ impl Row {
     }
 
     /// Leaves one sibling, superseding all that is there.
-    pub fn put(&mut self, dot: Dot, hlc: Hlc, payload: Bytes) {
+    pub fn put(&mut self, dot: Dot, stamp: impl Into<Stamp>, payload: Bytes) {
         self.supersede(dot);
-        self.siblings.push(Sibling { dot, hlc, payload });
+        self.siblings.push(Sibling { dot, stamp: stamp.into(), payload });
+    }
+
+    /// Leaves one more sibling, superseding those that `superseded` names.
+    pub fn put_beside(
+        &mut self,
+        dot: Dot,
+        stamp: impl Into<Stamp>,
+        payload: Bytes,
+        superseded: impl Fn(&Sibling) -> bool,
+    ) {
+        self.siblings.retain(|sibling| !superseded(sibling));
+        self.insert(Sibling { dot, stamp: stamp.into(), payload });
     }
 
     /// Adds to the own entry. A first increment, or one after a reset that covered the whole entry,
     /// opens a new generation.
-    pub fn increment(&mut self, dot: Dot, hlc: Hlc, by: i128) {
+    pub fn increment(&mut self, dot: Dot, stamp: impl Into<Stamp>, by: i128) {
+        let stamp = stamp.into();
         let open = |sum| CounterEntry {
             origin: dot.origin,
             generation: dot.seq,
-            born: hlc,
+            born: stamp.hlc,
             last: dot.seq,
-            hlc,
+            stamp,
             sum,
             reset_last: 0,
             reset_sum: 0,
@@ -320,7 +345,7 @@ impl Row {
             Ok(index) => {
                 let entry = &mut self.counters[index];
                 entry.last = dot.seq;
-                entry.hlc = hlc;
+                entry.stamp = stamp;
                 entry.sum = entry.sum.wrapping_add(by);
             }
         }
@@ -364,7 +389,8 @@ impl Row {
 
     /// Joins one delta, delivered in causal order. Idempotent for a dot that is already there, and
     /// commutes with concurrent deltas. Cost: the row's size times what the delta names.
-    pub fn apply(&mut self, delta: &Delta, dot: Dot, hlc: Hlc) {
+    pub fn apply(&mut self, delta: &Delta, dot: Dot, stamp: impl Into<Stamp>) {
+        let stamp = stamp.into();
         if !delta.replaces.is_empty() {
             self.siblings.retain(|sibling| !delta.replaces.contains(&sibling.dot));
         }
@@ -377,10 +403,10 @@ impl Row {
             self.counters.remove(index);
         }
         if let Some(add) = &delta.add {
-            self.apply_increment(add, dot, hlc);
+            self.apply_increment(add, dot, stamp);
         }
         if let Some(payload) = &delta.put {
-            self.insert(Sibling { dot, hlc, payload: payload.clone() });
+            self.insert(Sibling { dot, stamp, payload: payload.clone() });
         }
     }
 
@@ -394,13 +420,13 @@ impl Row {
         }
     }
 
-    fn apply_increment(&mut self, add: &Increment, dot: Dot, hlc: Hlc) {
+    fn apply_increment(&mut self, add: &Increment, dot: Dot, stamp: Stamp) {
         let opened = CounterEntry {
             origin: dot.origin,
             generation: add.generation,
-            born: hlc,
+            born: stamp.hlc,
             last: dot.seq,
-            hlc,
+            stamp,
             sum: add.sum,
             reset_last: 0,
             reset_sum: 0,
@@ -414,7 +440,7 @@ impl Row {
                     *entry = opened;
                 } else if add.generation == entry.generation && dot.seq > entry.last {
                     entry.last = dot.seq;
-                    entry.hlc = hlc;
+                    entry.stamp = stamp;
                     entry.sum = add.sum;
                 }
             }
@@ -504,7 +530,7 @@ impl Row {
         for sibling in &self.siblings {
             out.varint(origins.intern(&sibling.dot.origin));
             out.varint(sibling.dot.seq);
-            out.u64(sibling.hlc.0);
+            out.stamp(sibling.stamp);
             out.bytes(&sibling.payload);
         }
         out.varint(self.counters.len() as u64);
@@ -513,7 +539,7 @@ impl Row {
             out.varint(entry.generation);
             out.u64(entry.born.0);
             out.varint(entry.last);
-            out.u64(entry.hlc.0);
+            out.stamp(entry.stamp);
             out.varint_i128(entry.sum);
             out.varint(entry.reset_last);
             if let (true, Some(dot)) = (entry.reset_last > 0, entry.reset_dot) {
@@ -529,8 +555,8 @@ impl Row {
         let mut row = Row::default();
         for _ in 0..input.count(11)? {
             let dot = Dot { origin: origins.read(input)?, seq: input.varint()? };
-            let hlc = input.hlc()?;
-            row.insert(Sibling { dot, hlc, payload: input.kept()? });
+            let stamp = input.stamp()?;
+            row.insert(Sibling { dot, stamp, payload: input.kept()? });
         }
         for _ in 0..input.count(21)? {
             let mut entry = CounterEntry {
@@ -538,7 +564,7 @@ impl Row {
                 generation: input.varint()?,
                 born: input.hlc()?,
                 last: input.varint()?,
-                hlc: input.hlc()?,
+                stamp: input.stamp()?,
                 sum: input.varint_i128()?,
                 reset_last: input.varint()?,
                 reset_sum: 0,

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::cache::{Cache, Place, entry_bytes};
-use crate::causal::{Hlc, LogPosition, Millis};
+use crate::causal::{LogPosition, Millis};
 use crate::codec::{Reader, Writer};
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
@@ -72,7 +72,7 @@ pub(crate) struct Space<S: Store> {
     /// The earliest deadline that has not been processed.
     next_deadline: Option<Millis>,
     /// What deadlines are judged by: a key whose deadline ended before this is hidden.
-    now: Hlc,
+    now: Millis,
     /// Keys changed since last asked, if anyone asks.
     changed: Option<Vec<Target>>,
     scratch: Vec<u8>,
@@ -159,7 +159,7 @@ impl<S: Store> Space<S> {
             expired: 0,
             torn: false,
             next_deadline: None,
-            now: Hlc(0),
+            now: Millis(0),
             changed: None,
             scratch: Vec::new(),
             recent: None,
@@ -656,8 +656,13 @@ impl<S: Store> Space<S> {
         Ok(found)
     }
 
-    pub(crate) fn set_now(&mut self, now: Hlc) {
-        self.now = self.now.max(now);
+    pub(crate) fn set_now(&mut self, now: Millis) {
+        self.now = now;
+    }
+
+    /// The wall clock of the tick.
+    pub(crate) fn now(&self) -> Millis {
+        self.now
     }
 
     /// Closes the generation, which ends at that position of the log: puts all that the store does not have

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::causal::{Dot, Hlc, HlcClock, LogPosition, Millis, VersionVector};
+use crate::causal::{Dot, HlcClock, LogPosition, Millis, Stamp, VersionVector};
 use crate::codec::CodecError;
 use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect, RowKey, Scope};
 use crate::engine::{Engine, Generation};
@@ -50,9 +50,9 @@ impl<S: Store> Engine<S> {
             clock: self.clock,
             next_deadline: self.space.next_deadline(),
         };
-        // Deadlines are judged by the later of wall clock and stamps: what was written after a deadline
-        // was seen to pass cannot find it not passed.
-        self.space.set_now(Hlc::at(now).max(self.clock.last()));
+        // Deadlines are judged by the wall clock alone: the hybrid one orders, and may stand still or be far
+        // ahead.
+        self.space.set_now(now);
         Tick { engine: self, now, mark: Some(mark), entries: Vec::new(), bytes: 0, failed: None }
     }
 }
@@ -84,7 +84,8 @@ impl<S: Store> Tick<'_, S> {
         }
         let Engine { draft, origin, vector, clock, .. } = &mut *self.engine;
         if draft.is_empty() {
-            draft.begin(*origin, vector.get(origin) + 1, clock.peek(self.now));
+            let stamp = Stamp::new(clock.peek(self.now), self.now);
+            draft.begin(*origin, vector.get(origin) + 1, stamp);
         }
         Txn::new(self.engine, &mut self.failed)
     }
@@ -98,7 +99,7 @@ impl<S: Store> Tick<'_, S> {
     fn close(&mut self) {
         let Engine { draft, space, vector, clock, .. } = &mut *self.engine;
         let Some(commit) = draft.close(space) else { return };
-        clock.observe(draft.hlc());
+        clock.observe(draft.stamp().hlc);
         vector.advance(commit.origin, commit.last);
         self.bytes += commit.body.len();
         #[cfg(feature = "planted")]
@@ -167,7 +168,8 @@ impl<S: Store> Tick<'_, S> {
     }
 
     fn apply_effects(&mut self, commit: Commit) -> Result<(), StoreError> {
-        let Commit { origin, first, hlc, effects } = commit;
+        let stamp = commit.stamp();
+        let Commit { origin, first, effects, .. } = commit;
         let dot = |index| Dot { origin, seq: first + index as u64 };
         // Clears first: their context lies before the commit, so they never touch its own rows.
         for (index, effect) in effects.iter().enumerate() {
@@ -186,7 +188,7 @@ impl<S: Store> Tick<'_, S> {
                 let mut row = self.engine.space.look(spot).clone();
                 #[cfg(feature = "planted")]
                 let old = row.clone();
-                row.apply(&delta, dot, hlc);
+                row.apply(&delta, dot, stamp);
                 #[cfg(feature = "planted")]
                 self.engine.config.planted.applied(&old, &mut row, &delta, dot);
                 self.replace(name, spot, row)?;
@@ -272,14 +274,14 @@ impl<S: Store> Tick<'_, S> {
     /// deadline this node has set: only it does, so that one deadline costs one removal everywhere.
     /// True if more may be due.
     pub fn expire_due(&mut self, limit: usize) -> Result<bool, StoreError> {
-        let now = Hlc::at(self.now).max(self.engine.clock.last());
-        let due = self.guard(|tick| tick.engine.space.take_due(now.millis(), limit))?;
+        let now = self.now;
+        let due = self.guard(|tick| tick.engine.space.take_due(now, limit))?;
         for (db, key) in &due {
             let node = self.engine.origin.node;
             let mine = self.guard(|tick| {
-                let place = tick.engine.space.hide_due(*db, key, now)?;
+                let place = tick.engine.space.hide_due(*db, key)?;
                 let header = tick.engine.space.at(place);
-                let due = header.hidden != Hlc(0);
+                let due = header.hidden != Millis(0);
                 #[cfg(feature = "planted")]
                 if tick.engine.config.planted == crate::planted::Planted::ExpiryByLocalClock {
                     return Ok(due);

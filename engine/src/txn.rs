@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::cache::Place;
-use crate::causal::{Dot, Hlc, Millis, Origin, VersionVector};
+use crate::causal::{Dot, Hlc, Millis, Origin, Stamp, VersionVector};
 use crate::commit::{Clear, CounterReset, RowKey, Scope};
 use crate::crdt::{Kind, Slot, birth, deadline};
 use crate::dataflow::graph::Graph;
@@ -151,9 +151,9 @@ impl<'t, S: Store> Txn<'t, S> {
         Txn { engine, failed, begin }
     }
 
-    /// The time of the commit, by which deadlines are judged: the later of wall clock and stamps.
+    /// The wall clock of the tick, by which deadlines are judged.
     pub fn now(&self) -> Millis {
-        self.engine.draft.hlc().millis()
+        self.engine.space.now()
     }
 
     /// The engine, to look at, with what this tick has changed so far.
@@ -180,12 +180,12 @@ impl<'t, S: Store> Txn<'t, S> {
     pub(crate) fn change(
         &mut self,
         row: RowKey,
-        change: impl FnOnce(&mut Row, Dot, Hlc),
+        change: impl FnOnce(&mut Row, Dot, Stamp),
     ) -> OpResult<()> {
         let spot = self.spot(&row)?;
         let Engine { space, draft, .. } = &mut *self.engine;
         let mut new = space.look(spot).clone();
-        change(&mut new, draft.dot(spot), draft.hlc());
+        change(&mut new, draft.dot(spot), draft.stamp());
         self.replace(row, spot, new, 0)
     }
 
@@ -202,7 +202,7 @@ impl<'t, S: Store> Txn<'t, S> {
             return Ok(());
         }
         let mut new = old.without_siblings();
-        new.put(dot, draft.hlc(), payload);
+        new.put(dot, draft.stamp(), payload);
         self.replace(row, spot, new, len)
     }
 
@@ -250,7 +250,7 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// A key's record, with what its deadline hides by now hidden.
     pub(crate) fn open(&mut self, db: u16, key: &[u8]) -> OpResult<Place> {
-        let place = self.engine.space.hide_due(db, key, self.engine.draft.hlc());
+        let place = self.engine.space.hide_due(db, key);
         self.guard(place)
     }
 
@@ -275,7 +275,7 @@ impl<'t, S: Store> Txn<'t, S> {
         if self.at(place).derived.is_some() {
             return Err(OpError::Derived(self.operator_of(db, key)));
         }
-        if self.at(place).hidden != Hlc(0) {
+        if self.at(place).hidden != Millis(0) {
             self.remove_expired(db, key)?;
         }
         Ok(place)
@@ -313,8 +313,8 @@ impl<'t, S: Store> Txn<'t, S> {
         let place = self.open(db, key)?;
         let end = self.at(place).hidden;
         #[cfg(feature = "planted")]
-        let end = if end == Hlc(0) { end } else { self.engine.config.planted.end(end) };
-        if end == Hlc(0) {
+        let end = if end == Millis(0) { end } else { self.engine.config.planted.end(end) };
+        if end == Millis(0) {
             return Ok(());
         }
         let scope = Scope::Key(db, Bytes::copy_from_slice(key));
@@ -324,8 +324,8 @@ impl<'t, S: Store> Txn<'t, S> {
             if name.slot == Slot::Deadline || !row.is_live() {
                 continue;
             }
-            let old = row.siblings().last().is_some_and(|sibling| sibling.hlc <= end)
-                || row.counters().iter().any(|entry| entry.is_live() && entry.hlc <= end);
+            let old = row.siblings().iter().any(|sibling| !sibling.is_after(end))
+                || row.counters().iter().any(|entry| entry.is_live() && !entry.is_after(end));
             if old {
                 self.change(name, |row, dot, _| row.supersede_until(end, dot))?;
             }
@@ -430,8 +430,13 @@ impl<'t, S: Store> Txn<'t, S> {
         let place = self.open(db, key)?;
         match self.at(place).decision() {
             Some(decision) if decision.time.is_some() => {
-                let copy = decision.copy();
-                self.put(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline), copy)
+                let decision = decision.clone();
+                let name = RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline);
+                // Records of other decisions stay: if this one is replaced by a node that has not seen them,
+                // the longest of them counts again.
+                self.change(name, |row, dot, stamp| {
+                    row.put_beside(dot, stamp, decision.copy(), |old| decision.covers(old));
+                })
             }
             _ => Ok(()),
         }
@@ -481,7 +486,7 @@ impl<'t, S: Store> Txn<'t, S> {
         let header = self.at(place);
         // A passed deadline says nothing of what was written after it, and that of client data nothing of
         // the view that hides it.
-        let applies = header.hidden == Hlc(0) && header.derived.is_none();
+        let applies = header.hidden == Millis(0) && header.derived.is_none();
         let expires = header.expires().filter(|_| applies);
         Ok(header.visible().map(|_| expires))
     }
@@ -723,11 +728,11 @@ impl<S: Store> Drop for Txn<'_, S> {
 }
 
 impl SlotInfo {
-    fn add(&mut self, row: &Row, hidden: Hlc) {
+    fn add(&mut self, row: &Row, hidden: Millis) {
         let room = MAX_DOTS_SHOWN.saturating_sub(self.dots.len());
-        let siblings = row.siblings().iter().filter(|sibling| sibling.hlc > hidden);
+        let siblings = row.siblings().iter().filter(|sibling| sibling.is_after(hidden));
         self.dots.extend(siblings.map(|sibling| sibling.dot).take(room));
-        for entry in row.counters().iter().filter(|entry| entry.is_live() && entry.hlc > hidden) {
+        for entry in row.counters().iter().filter(|entry| entry.is_live() && entry.is_after(hidden)) {
             match self.increments.iter_mut().find(|(origin, _)| *origin == entry.origin) {
                 Some((_, sum)) => *sum = sum.wrapping_add(entry.value()),
                 None => self.increments.push((entry.origin, entry.value())),

@@ -8,7 +8,7 @@ mod hlc;
 mod origin;
 mod vector;
 
-pub use hlc::{Hlc, HlcClock, Millis};
+pub use hlc::{Hlc, HlcClock, Millis, Stamp};
 pub use origin::{Dot, NodeId, Origin};
 pub use vector::VersionVector;
 

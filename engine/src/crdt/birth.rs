@@ -40,7 +40,7 @@ fn decode(payload: &[u8]) -> Result<(Hlc, Origin), CodecError> {
 
 fn of_sibling(sibling: &Sibling) -> (Hlc, Origin) {
     // Payloads are validated before they enter a row, so the fallback is only for the type checker.
-    decode(&sibling.payload).unwrap_or((sibling.hlc, sibling.dot.origin))
+    decode(&sibling.payload).unwrap_or((sibling.stamp.hlc, sibling.dot.origin))
 }
 
 /// When the slot was born, as far as its birth row tells.

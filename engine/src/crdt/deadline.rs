@@ -39,6 +39,12 @@ impl Decision {
         (self.time.is_none(), self.time, self.dot)
     }
 
+    /// Whether a record is one of this decision, or of one that it replaces: a copy of it supersedes those.
+    pub(crate) fn covers(&self, record: &Sibling) -> bool {
+        of_sibling(record)
+            .is_none_or(|it| it.dot == self.dot || self.replaces.contains(&it.dot))
+    }
+
     /// The payload of a copy.
     pub(crate) fn copy(&self) -> Bytes {
         encode(self.time, Some(&self.dot), &self.replaces)

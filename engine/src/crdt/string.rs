@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{Kind, Slot, TypeRecord};
-use crate::causal::Hlc;
+use crate::causal::Millis;
 use crate::commit::RowKey;
 use crate::row::{Shown, parse_integer};
 use crate::store::Store;
@@ -109,13 +109,13 @@ impl<S: Store> Txn<'_, S> {
     pub fn siblings(&mut self, db: u16, key: &[u8]) -> OpResult<Vec<SiblingInfo>> {
         let Some(place) = self.open_as(db, key, Slot::String)? else { return Ok(Vec::new()) };
         let header = self.at(place);
-        let hidden: Hlc = header.hidden;
-        let visible = header.string.siblings().iter().filter(|sibling| sibling.hlc > hidden);
+        let hidden: Millis = header.hidden;
+        let visible = header.string.siblings().iter().filter(|sibling| sibling.is_after(hidden));
         Ok(visible
             .map(|sibling| SiblingInfo {
                 value: sibling.payload.clone(),
                 dot: sibling.dot,
-                hlc: sibling.hlc,
+                hlc: sibling.stamp.hlc,
             })
             .collect())
     }

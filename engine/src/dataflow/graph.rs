@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::ops::{self, Operator};
 use super::{Change, Definition};
-use crate::causal::Hlc;
+use crate::causal::Millis;
 use crate::row::{Row, Sibling};
 
 /// A key by db and name.
@@ -48,7 +48,7 @@ pub(crate) struct Graph {
 }
 
 fn winner(row: &Row) -> Option<(&Sibling, Definition)> {
-    let sibling = row.winner(Hlc(0))?;
+    let sibling = row.winner(Millis(0))?;
     Some((sibling, Definition::decode(&sibling.payload).ok()?))
 }
 
@@ -59,7 +59,7 @@ impl Graph {
             .iter()
             .filter_map(|(target, row)| winner(row).map(|(sibling, def)| (sibling, target, def)))
             .collect();
-        winners.sort_by_key(|(sibling, target, _)| (sibling.hlc, sibling.dot.origin, *target));
+        winners.sort_by_key(|(sibling, target, _)| (sibling.stamp.hlc, sibling.dot.origin, *target));
         let mut graph = Graph::default();
         for (_, target, definition) in winners {
             if let Some(path) = graph.cycle(target, &definition.sources) {

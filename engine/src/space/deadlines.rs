@@ -1,6 +1,6 @@
 //! Deadlines: what they hide, and the list of those to come (MODEL M7).
 //!
-//! A deadline that was reached hides what is stamped up to it, at once and at every node, before anybody has
+//! A deadline that was reached by this node's wall clock hides what was written up to it, at once and at every node, before anybody has
 //! removed it.
 
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Counted, Flip, Outcome, Space, Unwritten};
 use crate::cache::Place;
-use crate::causal::{Hlc, Millis};
+use crate::causal::Millis;
 use crate::commit::RowKey;
 use crate::crdt::Slot;
 use crate::dataflow::graph::Target;
@@ -54,7 +54,7 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         self.headers[place].hidden = is;
-        if is == Hlc(0)
+        if is == Millis(0)
             && let Some(time) = self.headers[place].expires()
         {
             // Shown again (a restart with an earlier clock), so it has to pass again.
@@ -76,10 +76,9 @@ impl<S: Store> Space<S> {
         Ok(())
     }
 
-    /// Judges the key's deadline by `now`. What is due by then is hidden afterwards.
-    pub(crate) fn hide_due(&mut self, db: u16, key: &[u8], now: Hlc) -> Outcome<Place> {
+    /// Judges the key's deadline by the tick's wall clock. What is due by then is hidden afterwards.
+    pub(crate) fn hide_due(&mut self, db: u16, key: &[u8]) -> Outcome<Place> {
         let place = self.header(db, key)?;
-        self.now = self.now.max(now);
         if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
             self.whole(|space| {
                 space.headers.pin(place);

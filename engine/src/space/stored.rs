@@ -16,11 +16,12 @@ pub(super) trait Stored: Weigh + Sized {
     fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Self>;
 }
 
-const ROW_FORMAT: u8 = 1;
+/// Stamps may have a lead; in the first format none has.
+const ROW_FORMAT: u8 = 2;
 
 /// Reads a stored row.
-pub(crate) fn parse_row(input: Reader<'_>, origins: &Origins) -> Result<Row, CodecError> {
-    let mut input = input.format(ROW_FORMAT)?;
+pub(crate) fn parse_row(mut input: Reader<'_>, origins: &Origins) -> Result<Row, CodecError> {
+    input.one_of(1..=ROW_FORMAT)?;
     let row = Row::decode(&mut input, origins)?;
     input.end()?;
     Ok(row)

@@ -259,7 +259,8 @@ impl<S: Store> Engine<S> {
         let last = engine.clock.last();
         // A clock that was set back must not stamp below what was stamped and lost.
         if Hlc::at(now) <= last && last != Hlc(0) {
-            engine.clock = HlcClock::resume(Hlc::at(Millis(last.millis().0.saturating_add(LOST_STAMPS.0))));
+            engine.clock =
+                HlcClock::resume(Hlc::at(Millis(last.millis().0.saturating_add(LOST_STAMPS.0))));
         }
         Ok(engine)
     }

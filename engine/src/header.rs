@@ -169,10 +169,7 @@ impl Header {
         out.varint(self.derived.map_or(0, |elements| elements + 1));
     }
 
-    pub(crate) fn decode(
-        mut input: Reader<'_>,
-        origins: &Origins,
-    ) -> Result<Header, CodecError> {
+    pub(crate) fn decode(mut input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
         let format = input.one_of(BY_STAMP..=FORMAT)?;
         let mut header = Header { string: Row::decode(&mut input, origins)?, ..Header::default() };
         header.set_deadline(Row::decode(&mut input, origins)?);

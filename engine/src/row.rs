@@ -173,6 +173,12 @@ impl Row {
         &self.counters
     }
 
+    /// Whether any stamp was ahead of its writer's wall clock.
+    pub(crate) fn has_lead(&self) -> bool {
+        let siblings = self.siblings.iter().map(|sibling| sibling.stamp);
+        siblings.chain(self.counters.iter().map(|entry| entry.stamp)).any(|it| it.lead() > 0)
+    }
+
     /// Whether nothing is left, not even residue.
     pub fn is_empty(&self) -> bool {
         self.siblings.is_empty() && self.counters.is_empty()
@@ -204,7 +210,8 @@ impl Row {
             return winner.map(|sibling| Shown::Payload(&sibling.payload));
         }
         let mut increments = None;
-        for entry in self.counters.iter().filter(|entry| entry.is_live() && entry.is_after(hidden)) {
+        for entry in self.counters.iter().filter(|entry| entry.is_live() && entry.is_after(hidden))
+        {
             increments = Some(increments.unwrap_or(0i128).saturating_add(entry.value()));
         }
         match (winner, increments) {

@@ -18,7 +18,9 @@ use crate::header::Header;
 use crate::row::{Origins, Row};
 use crate::store::{Family, Read, StoreError, keys};
 
-const FORMAT: u8 = 1;
+/// Without leads, as peers of the version before read it; and with.
+const PLAIN: u8 = 1;
+const LED: u8 = 2;
 
 /// Reads a node's state from a snapshot, chunk by chunk.
 pub struct StateReader<R> {
@@ -90,6 +92,7 @@ impl<R: Read> StateReader<R> {
         let mut names = Origins::default();
         let mut rows = Writer::new();
         let mut count = 0u64;
+        let mut leads = false;
         while let Some((family, from)) = self.cursor.take() {
             let (mut stop, mut failed) = (None, None);
             let to = match family {
@@ -105,6 +108,7 @@ impl<R: Read> StateReader<R> {
                 match decode(family, key, value, origins) {
                     Ok(found) => {
                         for (name, row) in found {
+                            leads |= row.has_lead();
                             write_row(&name, &row, &mut rows, &mut names);
                             count += 1;
                         }
@@ -129,7 +133,7 @@ impl<R: Read> StateReader<R> {
                 break;
             }
         }
-        let mut chunk = Writer::with_format(FORMAT);
+        let mut chunk = Writer::with_format(if leads { LED } else { PLAIN });
         chunk.varint(self.chunks);
         self.chunks += 1;
         self.vector.encode(&mut chunk);
@@ -171,7 +175,8 @@ fn decode(
 
 /// The sender's clock, as a chunk tells it.
 pub fn state_clock(chunk: &[u8]) -> Result<Hlc, CodecError> {
-    let mut input = Reader::with_format(chunk, FORMAT)?;
+    let mut input = Reader::new(chunk);
+    input.one_of(PLAIN..=LED)?;
     input.varint()?;
     VersionVector::decode(&mut input)?;
     input.hlc()
@@ -227,7 +232,8 @@ impl Staged {
         if self.bytes > self.limit {
             return Err(CodecError::Invalid("state: larger than the stage"));
         }
-        let mut input = Reader::with_format(chunk, FORMAT)?;
+        let mut input = Reader::new(chunk);
+        input.one_of(PLAIN..=LED)?;
         if input.varint()? != self.chunks {
             return Err(CodecError::Invalid("state: a chunk is missing"));
         }

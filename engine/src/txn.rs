@@ -319,15 +319,22 @@ impl<'t, S: Store> Txn<'t, S> {
         }
         let scope = Scope::Key(db, Bytes::copy_from_slice(key));
         let names = self.engine.space.rows_in(&scope);
-        for name in self.guard(names)? {
-            let row = self.row(&name)?;
-            if name.slot == Slot::Deadline || !row.is_live() {
-                continue;
-            }
+        let names = self.guard(names)?;
+        let of_slot = |name: &&RowKey| !matches!(name.slot, Slot::Deadline | Slot::Birth);
+        for name in names.iter().filter(of_slot) {
+            let row = self.row(name)?;
             let old = row.siblings().iter().any(|sibling| !sibling.is_after(end))
                 || row.counters().iter().any(|entry| entry.is_live() && !entry.is_after(end));
-            if old {
-                self.change(name, |row, dot, _| row.supersede_until(end, dot))?;
+            if old && row.is_live() {
+                self.change(name.clone(), |row, dot, _| row.supersede_until(end, dot))?;
+            }
+        }
+        // A birth goes with the last row of its slot, whenever it was written: one by a slow clock may stand
+        // for rows that are newer.
+        for name in names.into_iter().filter(|name| name.slot == Slot::Birth) {
+            let slot = name.subkey.first().and_then(|number| Slot::from_u8(*number));
+            if slot.is_some_and(|slot| self.at(place).rows(slot) == 0) {
+                self.remove(name)?;
             }
         }
         self.remove(RowKey::single(db, Bytes::copy_from_slice(key), Slot::Deadline))
@@ -732,7 +739,8 @@ impl SlotInfo {
         let room = MAX_DOTS_SHOWN.saturating_sub(self.dots.len());
         let siblings = row.siblings().iter().filter(|sibling| sibling.is_after(hidden));
         self.dots.extend(siblings.map(|sibling| sibling.dot).take(room));
-        for entry in row.counters().iter().filter(|entry| entry.is_live() && entry.is_after(hidden)) {
+        for entry in row.counters().iter().filter(|entry| entry.is_live() && entry.is_after(hidden))
+        {
             match self.increments.iter_mut().find(|(origin, _)| *origin == entry.origin) {
                 Some((_, sum)) => *sum = sum.wrapping_add(entry.value()),
                 None => self.increments.push((entry.origin, entry.value())),

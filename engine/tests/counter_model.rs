@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::Rng;
-use lattis_engine::causal::{Dot, Hlc, NodeId, Origin, VersionVector};
+use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::Writer;
 use lattis_engine::commit::{CounterReset, Delta};
 use lattis_engine::row::{CounterEntry, Row, Shown};
@@ -85,7 +85,7 @@ impl Number for Row {
     }
 
     fn value(&self) -> Value {
-        let number = match self.shown(Hlc(0))? {
+        let number = match self.shown(Millis(0))? {
             Shown::Number(number) => number,
             Shown::Payload(text) => std::str::from_utf8(text).unwrap().parse().unwrap(),
         };
@@ -98,9 +98,9 @@ impl Number for Row {
         // What follows from the dots and is not written with them has to be equal as well.
         for entry in self.counters().iter().filter(|entry| entry.is_live()) {
             out.u64(entry.born.0);
-            out.u64(entry.hlc.0);
+            out.u64(entry.stamp.hlc.0);
         }
-        self.siblings().iter().for_each(|sibling| out.u64(sibling.hlc.0));
+        self.siblings().iter().for_each(|sibling| out.u64(sibling.stamp.hlc.0));
         out.into_vec()
     }
 }
@@ -141,7 +141,7 @@ impl Model {
             generation,
             born: hlc,
             last: dot.seq,
-            hlc,
+            stamp: hlc.into(),
             sum,
             reset_last: 0,
             reset_sum: 0,
@@ -181,7 +181,7 @@ impl Number for Model {
             None => Model::opened(dot, hlc, dot.seq, i128::from(by)),
             Some(entry) => {
                 let sum = entry.sum + i128::from(by);
-                CounterEntry { last: dot.seq, hlc, sum, ..entry.clone() }
+                CounterEntry { last: dot.seq, stamp: hlc.into(), sum, ..entry.clone() }
             }
         };
         self.entries.insert(dot.origin, entry);
@@ -226,7 +226,7 @@ impl Number for Model {
         if let Some(add) = &delta.add {
             match self.entries.get_mut(&dot.origin) {
                 Some(entry) if entry.generation == add.generation => {
-                    (entry.last, entry.hlc, entry.sum) = (dot.seq, hlc, add.sum);
+                    (entry.last, entry.stamp, entry.sum) = (dot.seq, hlc.into(), add.sum);
                 }
                 _ => {
                     let opened = Model::opened(dot, hlc, add.generation, add.sum);
@@ -275,9 +275,9 @@ impl Number for Model {
                 Some(ours) if ours.generation > entry.generation => {}
                 Some(ours) => {
                     if entry.last > ours.last {
-                        (ours.last, ours.hlc, ours.sum) = (
+                        (ours.last, ours.stamp, ours.sum) = (
                             entry.last,
-                            entry.hlc,
+                            entry.stamp,
                             match self.flaw {
                                 Flaw::JoinByValue => entry.sum.max(ours.sum),
                                 _ => entry.sum,

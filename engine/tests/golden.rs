@@ -17,7 +17,7 @@ use lattis_engine::commit::{
     RowKey, Scope,
 };
 use lattis_engine::crdt::Slot;
-use lattis_engine::store::{Family, MemStore, Read};
+use lattis_engine::store::{Batch, Family, MemStore, Read, Run, Store};
 use lattis_engine::{Engine, EngineConfig, Fresh, Staged, StateReader, Ttl};
 
 /// Compares line by line. `place` says where the format number lies.
@@ -87,7 +87,13 @@ fn commit() -> Commit {
         Effect::Clear(clear),
         Effect::Row(elsewhere),
     ];
-    Commit { origin: origin(1), first: 10, hlc: Hlc::at(Millis(1_700_000_000_000)), effects }
+    Commit {
+        origin: origin(1),
+        first: 10,
+        hlc: Hlc::at(Millis(1_700_000_000_000)),
+        lead: 0,
+        effects,
+    }
 }
 
 const COMMIT_BODY: &str = "
@@ -201,7 +207,9 @@ fn readable(key: &[u8]) -> String {
     key.escape_ascii().to_string()
 }
 
-const DUMP: &str = r"
+/// The store as the first version wrote it: the record of a key tells what is hidden by a stamp, and no stamp has
+/// a lead.
+const FIRST_DUMP: &str = r"
 data \x00\x00\x00\x00\x00\x04both\x111
 010100030000000003ea00000000
 data \x00\x00\x00\x00\x00\x04both\x112
@@ -228,6 +236,53 @@ derived \x00\x00\x00\x00\x00\x04view20
 0101
 system b\x00\x00view
 010100060000000003ea000011034d41500104626f74680678202a20313000
+system d\x00\x00\x00\x00\x00\x00\x1f@\x00\x00hash
+system d\x00\x00\x00\x00\x00\x00#(\x00\x00string
+system expiring
+0110010200000000000000000000000000004268
+system o\x00\x00\x00\x00
+0000000000000001000000010000000000000001
+system o\x00\x00\x00\x01
+0000000000000002000000010000000000000002
+system state
+011000000000044c0000b6cbb4bb53e25746677ceb34c20faeda02050002000000000000000100000001000000000000
+000115000000000000000200000001000000000000000206
+log \x00\x00\x00\x00\x00\x00\x00\x10
+01010000000000000000010000000100000000000000011500270100000000044c000001000000000000000200000001
+0000000000000002000001020014010600
+node floor
+01080200000000000000010000000100000000000000010d000000000000000200000001000000000000000206
+node identity
+0000000000000001000000010000000000000001
+";
+
+const DUMP: &str = r"
+data \x00\x00\x00\x00\x00\x04both\x111
+020100030000000003ea00000000
+data \x00\x00\x00\x00\x00\x04both\x112
+020100040000000003ea00000000
+data \x00\x00\x00\x00\x00\x04both\x12f
+020101030000000003e90000017600
+data \x00\x00\x00\x00\x00\x04hash\x12n
+02000101050000000003e90000050000000003e900000600
+keys \x00\x00both
+020000000002110100050000000003ea000000000202120101040000000003e90000000001010000
+keys \x00\x00hash
+0200000100080000000003eb000004c13e00000001120101060000000003e90000000001010000
+keys \x00\x00number
+020100070000000003eb0000033130300200070000000003eb0000070000000003eb00000d0001020000000003e90000
+020000000003e900000a020a00070000000000
+keys \x00\x00string
+020200010000000003ea0000046f75727301010000000003e9000006746865697273000100020000000003ea000004a9
+46000000000000
+keys \x00\x00view
+0200000000000003
+derived \x00\x00\x00\x00\x00\x04view10
+0101
+derived \x00\x00\x00\x00\x00\x04view20
+0101
+system b\x00\x00view
+020100060000000003ea000011034d41500104626f74680678202a20313000
 system d\x00\x00\x00\x00\x00\x00\x1f@\x00\x00hash
 system d\x00\x00\x00\x00\x00\x00#(\x00\x00string
 system expiring
@@ -307,14 +362,120 @@ fn state_transfer() {
     assert_eq!(other.digest(), engine.digest());
 }
 
+/// A store that the version before has written opens, and holds the same.
+#[test]
+fn a_store_of_the_version_before_opens() {
+    let (_, engine) = history();
+    let store = MemStore::new();
+    let (mut batch, mut run) = (store.batch(), Run::default());
+    for (family, key, value) in entries(FIRST_DUMP) {
+        match family {
+            Family::Log | Family::Node => batch.put(family, &key, &value),
+            _ => run.put(family, &key, &value),
+        }
+    }
+    // The dump has the last row of the log alone: here the log begins with that.
+    let mut floor = Writer::with_format(1);
+    floor.varint(15);
+    let lives = |node| Origin { node: NodeId(node), incarnation: 1, nonce: node };
+    let vector: VersionVector = [(lives(1), 20), (lives(2), 6)].into_iter().collect();
+    vector.encode(&mut floor);
+    batch.put(Family::Node, b"floor", floor.as_slice());
+    store.write(batch, true).unwrap();
+    store.write_run(&mut run).unwrap();
+    let mut opened = open(&store, 1);
+    opened.verify().unwrap();
+    assert_eq!(opened.digest(), engine.digest());
+    let mut tick = opened.tick(Millis(1_200));
+    let mut txn = tick.txn();
+    assert_eq!(txn.get(0, b"string").unwrap().as_deref(), Some(b"ours".as_slice()));
+    assert_eq!(txn.deadline(0, b"hash").unwrap(), Some(Some(Millis(8_000))));
+    txn.increment(0, b"number", 1).unwrap();
+    txn.commit();
+    tick.seal(true).unwrap();
+    opened.verify().unwrap();
+}
+
+/// The rows of a dump.
+fn entries(dump: &str) -> Vec<(Family, Vec<u8>, Vec<u8>)> {
+    let mut entries: Vec<(Family, Vec<u8>, Vec<u8>)> = Vec::new();
+    for line in dump.trim().lines() {
+        match line.split_once(' ') {
+            Some((name, key)) => {
+                let family = Family::ALL
+                    .into_iter()
+                    .find(|it| format!("{it:?}").to_lowercase() == name)
+                    .unwrap();
+                entries.push((family, unescape(key), Vec::new()));
+            }
+            None => entries.last_mut().unwrap().2.extend(unhex(line)),
+        }
+    }
+    entries
+}
+
+/// Undoes [`readable`].
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = match (byte, after) {
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                out.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+                after
+            }
+            (b'\\', [escaped, after @ ..]) => {
+                out.push(match escaped {
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    b'n' => b'\n',
+                    other => *other,
+                });
+                after
+            }
+            (byte, after) => {
+                out.push(*byte);
+                after
+            }
+        };
+    }
+    out
+}
+
+/// A stamp that is ahead of its writer's wall clock says by how much, in a format of its own; peers of the
+/// version before get the commit without.
+#[test]
+fn leads() {
+    let led = Commit { lead: 7_200_000, ..commit() };
+    let encoded = led.encode();
+    assert_eq!(Commit::decode(&encoded).unwrap(), led);
+    assert_eq!(encoded.body[0], 2);
+    assert_eq!(Commit::decode(&encoded.downgrade()).unwrap(), commit());
+    assert_eq!(encoded.downgrade(), commit().encode());
+    assert_eq!(encoded.hlc().unwrap(), led.hlc);
+}
+
+/// A stamp that nobody can have made is invalid on its face, wherever it stands.
+#[test]
+fn stamps_beyond_all_time_are_refused() {
+    for hlc in [u64::MAX, (1 << 63) | 1, Hlc::at(Millis(7_258_118_400_001)).0] {
+        let mut body = commit().encode().body.to_vec();
+        body[1..9].copy_from_slice(&hlc.to_be_bytes());
+        let encoded = EncodedCommit { body: body.into(), ..commit().encode() };
+        assert!(Commit::decode(&encoded).is_err(), "{hlc:x}");
+        assert!(encoded.hlc().is_err());
+    }
+}
+
 #[test]
 fn what_this_version_does_not_know_is_refused() {
     let encoded = commit().encode();
     let mut body = encoded.body.to_vec();
-    body[0] += 1;
+    body[0] = 3;
     let error = Commit::decode(&EncodedCommit { body: body.into(), ..encoded }).unwrap_err();
-    assert_eq!(error.to_string(), "unknown format 2");
+    assert_eq!(error.to_string(), "unknown format 3");
     let mut chunk = unhex(CHUNK);
-    chunk[0] += 1;
-    assert_eq!(Staged::new(1 << 20).add(&chunk).unwrap_err().to_string(), "unknown format 2");
+    chunk[0] = 3;
+    assert_eq!(Staged::new(1 << 20).add(&chunk).unwrap_err().to_string(), "unknown format 3");
 }

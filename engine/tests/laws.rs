@@ -11,7 +11,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Rng, named};
-use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, VersionVector};
+use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, Stamp, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::{
     Clear, Commit, CounterReset, Delta, Effect, EncodedCommit, Increment, RowEffect, RowKey, Scope,
@@ -50,7 +50,7 @@ impl State {
         for (index, effect) in commit.effects.iter().enumerate() {
             if let Effect::Row(effect) = effect {
                 let at = (0..ROWS).find(|at| name(*at) == effect.row).unwrap();
-                self.rows[at].apply(&effect.delta, commit.dot(index), commit.hlc);
+                self.rows[at].apply(&effect.delta, commit.dot(index), commit.stamp());
             }
         }
         self.vector.advance(commit.origin, commit.last());
@@ -138,8 +138,13 @@ impl History {
         let seen = self.commits.iter().filter(|(commit, _)| {
             state.vector.contains(&Dot { origin: commit.origin, seq: commit.last() })
         });
-        let least = seen.map(|(commit, _)| commit.hlc.0 + 1).max().unwrap_or(1);
-        let hlc = Hlc(least.max(self.wall));
+        let least = seen.map(|(commit, _)| commit.hlc.millis().0 + 1).max().unwrap_or(1);
+        let hlc = Hlc::at(Millis(least.max(self.wall)));
+        // The wall clock is what deadlines are judged by; it may be behind.
+        let lead =
+            if self.rng.chance(30) { self.rng.below(3).min(hlc.millis().0 as usize) } else { 0 };
+        let lead = lead as u64;
+        let stamp = Stamp::with_lead(hlc, lead);
         let mut effects = Vec::new();
         if self.rng.chance(12) {
             let dot = Dot { origin: origin(at), seq: first };
@@ -172,27 +177,26 @@ impl History {
                 match self.rng.below(10) {
                     0..4 => {
                         let payload = (self.record.sample)(self.rng.next() as u8);
-                        changed.put(dot, hlc, Bytes::from(payload));
+                        changed.put(dot, stamp, Bytes::from(payload));
                     }
                     4..8 if self.record.counts => {
-                        changed.increment(dot, hlc, self.rng.below(9) as i128 - 4);
+                        changed.increment(dot, stamp, self.rng.below(9) as i128 - 4);
                     }
-                    4..8 => changed.put(dot, hlc, Bytes::from((self.record.sample)(0))),
+                    4..8 => changed.put(dot, stamp, Bytes::from((self.record.sample)(0))),
                     8 => changed.supersede(dot),
-                    _ => {
-                        changed.supersede_until(Hlc(self.rng.below(self.wall as usize) as u64), dot)
-                    }
+                    _ => changed
+                        .supersede_until(Millis(self.rng.below(self.wall as usize) as u64), dot),
                 }
             }
             let after = &state.rows[row];
             let delta = after.diff(&base, dot);
             // A difference is the inverse of the change.
             let mut again = base.clone();
-            again.apply(&delta, dot, hlc);
+            again.apply(&delta, dot, stamp);
             assert_eq!(&again, after, "{} from {base:?} by {delta:?}", self.record.name);
             effects.push(Effect::Row(RowEffect { row: row_name(self.record.slot)(row), delta }));
         }
-        let commit = Commit { origin: origin(at), first, hlc, effects };
+        let commit = Commit { origin: origin(at), first, hlc, lead, effects };
         state.vector.advance(commit.origin, commit.last());
         self.commits.push((commit, before.vector));
     }
@@ -351,7 +355,7 @@ fn without_residue(row: &Row, origins: &mut Origins) -> Vec<u8> {
     for sibling in row.siblings().iter().rev() {
         out.varint(origins.intern(&sibling.dot.origin));
         out.varint(sibling.dot.seq);
-        out.u64(sibling.hlc.0);
+        out.stamp(sibling.stamp);
         out.bytes(&sibling.payload);
     }
     let live: Vec<_> = row.counters().iter().filter(|entry| entry.is_live()).collect();
@@ -361,7 +365,7 @@ fn without_residue(row: &Row, origins: &mut Origins) -> Vec<u8> {
         out.varint(entry.generation);
         out.u64(entry.born.0);
         out.varint(entry.last);
-        out.u64(entry.hlc.0);
+        out.stamp(entry.stamp);
         out.varint_i128(entry.sum);
         out.varint(entry.reset_last);
         if let Some(dot) = entry.reset_dot {
@@ -383,8 +387,8 @@ fn canonical_bytes_know_neither_residue_nor_order() {
             let plain = Row::decode(&mut Reader::new(&bytes), &origins).unwrap();
             residue.set(residue.get() + u64::from(plain != *row));
             assert_eq!(canonical(&plain), canonical(row));
-            assert_eq!(plain.shown(Hlc(0)), row.shown(Hlc(0)));
-            assert_eq!(plain.born(Hlc(0)), row.born(Hlc(0)));
+            assert_eq!(plain.shown(Millis(0)), row.shown(Millis(0)));
+            assert_eq!(plain.born(Millis(0)), row.born(Millis(0)));
         }
     });
     assert!(residue.get() > 1_000, "only {} rows with residue", residue.get());
@@ -436,7 +440,8 @@ fn commits_that_cannot_be_are_refused() {
         RowKey { db: 0, key: Bytes::from_static(b"k"), slot, subkey }
     };
     let alone = |effect| {
-        let commit = Commit { origin: origin(0), first: 5, hlc: Hlc(1), effects: vec![effect] };
+        let commit =
+            Commit { origin: origin(0), first: 5, hlc: Hlc(1), lead: 0, effects: vec![effect] };
         let encoded = commit.encode();
         assert_eq!(Commit::decode(&encoded).as_ref(), Ok(&commit));
         let store = MemStore::new();
@@ -447,7 +452,7 @@ fn commits_that_cannot_be_are_refused() {
         let nothing =
             |_| Effect::Row(RowEffect { row: row(Slot::String, b""), delta: Delta::default() });
         let effects = (0..4).map(nothing).collect();
-        let before = Commit { origin: origin(0), first: 1, hlc: Hlc(1), effects };
+        let before = Commit { origin: origin(0), first: 1, hlc: Hlc(1), lead: 0, effects };
         assert_eq!(tick.apply(&before.encode()), Ok(true));
         match tick.apply(&encoded) {
             Ok(true) => true,

@@ -41,8 +41,7 @@ impl Decision {
 
     /// Whether a record is one of this decision, or of one that it replaces: a copy of it supersedes those.
     pub(crate) fn covers(&self, record: &Sibling) -> bool {
-        of_sibling(record)
-            .is_none_or(|it| it.dot == self.dot || self.replaces.contains(&it.dot))
+        of_sibling(record).is_none_or(|it| it.dot == self.dot || self.replaces.contains(&it.dot))
     }
 
     /// The payload of a copy.

@@ -59,7 +59,8 @@ impl Graph {
             .iter()
             .filter_map(|(target, row)| winner(row).map(|(sibling, def)| (sibling, target, def)))
             .collect();
-        winners.sort_by_key(|(sibling, target, _)| (sibling.stamp.hlc, sibling.dot.origin, *target));
+        winners
+            .sort_by_key(|(sibling, target, _)| (sibling.stamp.hlc, sibling.dot.origin, *target));
         let mut graph = Graph::default();
         for (_, target, definition) in winners {
             if let Some(path) = graph.cycle(target, &definition.sources) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use lattis_engine::causal::{Hlc, Millis, VersionVector};
+use lattis_engine::causal::{Millis, VersionVector};
 use lattis_engine::store::{Family, MemStore, Read};
 
 use super::{History, Reading, Verdict, counters, spec};
@@ -28,7 +28,7 @@ pub fn check(history: &History, vector: &VersionVector, reading: &Reading) -> Ve
         }
         for place in places {
             let left = spec::left(history, vector, place);
-            if left.winner.as_ref().is_some_and(|(hlc, ..)| *hlc > Hlc::end_of(end)) {
+            if left.winner.is_some() && left.written > end {
                 counters::compare(place, left.shown(), reading)?;
             }
         }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lattis_engine::causal::{Dot, Hlc, Origin, VersionVector};
+use lattis_engine::causal::{Dot, Hlc, Millis, Origin, VersionVector};
 use lattis_engine::commit::{Commit, EncodedCommit};
 use lattis_engine::store::MemStore;
 use lattis_engine::{OpResult, Txn};
@@ -37,6 +37,8 @@ pub struct Known {
     pub first: u64,
     /// Its stamp.
     pub hlc: Hlc,
+    /// What the writer's wall clock showed.
+    pub written: Millis,
     /// What its node had delivered before.
     pub causes: VersionVector,
     /// What it did.
@@ -91,7 +93,9 @@ impl History {
         let own = |it: &mut Ran| it.dot.origin == commit.origin && run.contains(&it.dot.seq);
         let facts = ran.extract_if(.., own).flat_map(|it| it.facts).collect();
         let decoded = Commit::decode(commit).map_err(|error| format!("{dot}: {error}"))?;
-        let known = Known { first: commit.first, hlc: decoded.hlc, causes: causes.clone(), facts };
+        let written = decoded.stamp().written;
+        let hlc = decoded.hlc;
+        let known = Known { first: commit.first, hlc, written, causes: causes.clone(), facts };
         causality::stamp(self, &dot, &known)?;
         self.commits.insert((commit.origin, commit.last), known);
         Ok(())

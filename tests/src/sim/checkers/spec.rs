@@ -4,7 +4,7 @@
 //! row is its surviving puts and increments. No vectors, rows or generations: only who had seen what.
 
 use bytes::Bytes;
-use lattis_engine::causal::{Hlc, Origin, VersionVector};
+use lattis_engine::causal::{Hlc, Millis, Origin, VersionVector};
 
 use super::{History, Known};
 use crate::sim::workload::{Fact, Place};
@@ -33,6 +33,8 @@ impl At<'_> {
 pub struct Left {
     /// The winning put: stamp, origin, value.
     pub winner: Option<(Hlc, Origin, Bytes)>,
+    /// What its writer's wall clock showed.
+    pub written: Millis,
     /// The sum of the surviving increments, if there are any.
     pub sum: Option<i128>,
 }
@@ -98,6 +100,7 @@ pub fn left(history: &History, vector: &VersionVector, place: &Place) -> Left {
                     .is_none_or(|(hlc, origin, _)| (*hlc, *origin) < (rank.0, rank.1));
                 if wins {
                     left.winner = Some(rank);
+                    left.written = at.known.written;
                 }
             }
             Fact::Add(_, by) => left.sum = Some(left.sum.unwrap_or(0) + i128::from(*by)),

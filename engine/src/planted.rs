@@ -3,7 +3,7 @@
 //! The engine asks at the point of each rule; the answers are here, so that the product's code carries a
 //! line per rule and nothing else. Only with the feature `planted`, which no release has.
 
-use crate::causal::{Dot, Hlc, Millis, Origin, VersionVector};
+use crate::causal::{Dot, Hlc, Millis, Origin, Stamp, VersionVector};
 use crate::commit::{Commit, Delta, EncodedCommit};
 use crate::row::{CounterEntry, Row, Sibling};
 use crate::store::{Family, Run, Store, keys};
@@ -42,6 +42,12 @@ pub enum Planted {
     ViewPerDot,
     /// M7: every node removes what is due by its own clock, newer writes too.
     ExpiryByLocalClock,
+    /// M7: deadlines are judged by the hybrid clock.
+    DeadlineByStamp,
+    /// M7: a commit does not tell how far its stamp is ahead of its writer's wall clock.
+    LeadNotTold,
+    /// M7: what a deadline has hidden is shown again when the clock steps back.
+    ShownAgain,
     /// R7: a transaction of several rows is two commits.
     MultiSplit,
     /// M10: stamps of commits from elsewhere do not move the clock.
@@ -52,7 +58,7 @@ pub enum Planted {
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 17] = [
+    pub const ALL: [Planted; 20] = [
         Planted::IncarnationReused,
         Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
@@ -67,6 +73,9 @@ impl Planted {
         Planted::GenerationInParts,
         Planted::ViewPerDot,
         Planted::ExpiryByLocalClock,
+        Planted::DeadlineByStamp,
+        Planted::LeadNotTold,
+        Planted::ShownAgain,
         Planted::MultiSplit,
         Planted::StampsNotObserved,
         Planted::FailedTickKeepsVector,
@@ -145,6 +154,21 @@ impl Planted {
     pub(crate) fn per_dot(self, old: &Row, new: &Row) -> Option<i64> {
         let weight = |row: &Row| row.siblings().len() as i64;
         (self == Planted::ViewPerDot).then(|| weight(new) - weight(old))
+    }
+
+    /// By which time deadlines are judged.
+    pub(crate) fn now(self, wall: Millis, clock: Hlc) -> Millis {
+        if self == Planted::DeadlineByStamp { wall.max(clock.millis()) } else { wall }
+    }
+
+    /// Which stamp a commit bears.
+    pub(crate) fn told(self, stamp: Stamp) -> Stamp {
+        if self == Planted::LeadNotTold { Stamp::from(stamp.hlc) } else { stamp }
+    }
+
+    /// What is hidden, of what should be.
+    pub(crate) fn hidden(self, hidden: Millis, now: Millis) -> Millis {
+        if self == Planted::ShownAgain && hidden >= now { Millis(0) } else { hidden }
     }
 
     /// Up to which time a passed deadline removes.

@@ -53,6 +53,8 @@ impl<S: Store> Engine<S> {
         // Deadlines are judged by the wall clock alone: the hybrid one orders, and may stand still or be far
         // ahead.
         self.space.set_now(now);
+        #[cfg(feature = "planted")]
+        self.space.set_now(self.config.planted.now(now, self.clock.last()));
         Tick { engine: self, now, mark: Some(mark), entries: Vec::new(), bytes: 0, failed: None }
     }
 }
@@ -82,9 +84,13 @@ impl<S: Store> Tick<'_, S> {
         if self.engine.draft.is_full() {
             self.close();
         }
+        #[cfg(feature = "planted")]
+        let config = self.engine.config.clone();
         let Engine { draft, origin, vector, clock, .. } = &mut *self.engine;
         if draft.is_empty() {
             let stamp = Stamp::new(clock.peek(self.now), self.now);
+            #[cfg(feature = "planted")]
+            let stamp = config.planted.told(stamp);
             draft.begin(*origin, vector.get(origin) + 1, stamp);
         }
         Txn::new(self.engine, &mut self.failed)

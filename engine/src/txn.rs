@@ -498,6 +498,13 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(header.visible().map(|_| expires))
     }
 
+    /// The deadline that hides at this node what was written at it or before, if one has passed and what it hides
+    /// was not removed yet.
+    pub fn hidden_by(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Millis>> {
+        let place = self.open(db, key)?;
+        Ok(Some(self.at(place).hidden).filter(|hidden| *hidden != Millis(0)))
+    }
+
     /// Sets a deadline, or removes it if `time` is `None`. A time that has passed removes the key. False
     /// if the key is absent, or if there was no deadline to remove.
     pub fn expire(&mut self, db: u16, key: &[u8], time: Option<Millis>) -> OpResult<bool> {

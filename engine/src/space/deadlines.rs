@@ -41,6 +41,14 @@ impl<S: Store> Space<S> {
         self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
     }
 
+    /// What the key's deadline hides by now.
+    fn hidden_at(&self, place: Place) -> Millis {
+        let hidden = self.headers[place].hidden_at(self.now);
+        #[cfg(feature = "planted")]
+        let hidden = self.planted.hidden(hidden, self.now);
+        hidden
+    }
+
     /// Hides what the key's deadline hides by now, or shows again what it no longer does.
     fn set_hidden(
         &mut self,
@@ -49,7 +57,7 @@ impl<S: Store> Space<S> {
         place: Place,
         flips: &mut Vec<Flip>,
     ) -> Outcome<()> {
-        let (was, is) = (self.headers[place].hidden, self.headers[place].hidden_at(self.now));
+        let (was, is) = (self.headers[place].hidden, self.hidden_at(place));
         if was == is {
             return Ok(());
         }
@@ -79,7 +87,7 @@ impl<S: Store> Space<S> {
     /// Judges the key's deadline by the tick's wall clock. What is due by then is hidden afterwards.
     pub(crate) fn hide_due(&mut self, db: u16, key: &[u8]) -> Outcome<Place> {
         let place = self.header(db, key)?;
-        if self.headers[place].hidden_at(self.now) != self.headers[place].hidden {
+        if self.hidden_at(place) != self.headers[place].hidden {
             self.whole(|space| {
                 space.headers.pin(place);
                 let before = Counted::of(&space.headers[place]);

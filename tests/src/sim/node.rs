@@ -83,6 +83,10 @@ pub struct Site {
     pub requests: VecDeque<Script>,
     /// Its clock is ahead of most of its peers': its clients' writes are refused.
     pub clock_fenced: bool,
+    /// The latest that its clock has shown.
+    pub latest: Millis,
+    /// What was seen hidden in this life, by which deadline.
+    pub hidden: BTreeMap<&'static str, Millis>,
     /// A tick is under way.
     pub ticking: bool,
     /// Rows on their way to the disk.
@@ -133,6 +137,8 @@ impl Site {
             skew,
             requests: VecDeque::new(),
             clock_fenced: false,
+            latest: Millis(0),
+            hidden: BTreeMap::new(),
             ticking: false,
             generation: None,
             origin: Origin::default(),
@@ -274,6 +280,7 @@ impl Cluster {
         site.events.clear();
         (site.ticking, site.clock_fenced) = (false, false);
         site.states.clear();
+        site.hidden.clear();
         let links = std::mem::take(&mut site.links);
         self.note(format_args!("n{at} stops: {kept} of {unsynced} unsynced batches are left"));
         self.count(if keep { "kills" } else { "power cuts" });
@@ -344,6 +351,7 @@ impl Cluster {
     pub fn tick(&mut self, at: usize) {
         self.sites[at].ticking = false;
         let wall = self.wall(at);
+        self.sites[at].latest = self.sites[at].latest.max(wall);
         let Some(mut engine) = self.sites[at].engine.take() else { return };
         let mut tick = engine.tick(wall);
         let mut tally = Tally::default();
@@ -406,6 +414,8 @@ impl Cluster {
         match sealed {
             Ok(None) => {}
             Ok(Some(sealed)) => {
+                let verdict = checkers::deadlines::told(&sealed.entries, &engine.origin(), wall);
+                self.expect("deadlines", at, verdict);
                 self.sealed(at, &engine, sealed, &mut tally);
             }
             Err(StoreError::Full(why)) => {
@@ -760,10 +770,15 @@ impl Cluster {
         let mut txn = tick.txn();
         let reading = checkers::read(&mut txn);
         let births = checkers::births::check(&mut txn, self.settled);
+        let site = &mut self.sites[at];
+        site.latest = site.latest.max(wall);
+        let (latest, seen) = (site.latest, &mut site.hidden);
+        let passes = checkers::deadlines::passes(&mut txn, wall, latest, seen);
         drop(txn);
         drop(tick);
         self.sites[at].engine = Some(engine);
         self.expect("views", at, views);
+        self.expect("deadlines", at, passes);
         let (reading, births) = match (reading, births) {
             (Ok(reading), Ok(births)) => (reading, births),
             (reading, births) => {

@@ -1,11 +1,13 @@
 //! Deadlines: what was written after every deadline of a key is never taken by any of them, whatever
 //! the clocks say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use lattis_engine::causal::{Millis, VersionVector};
+use lattis_engine::causal::{Millis, Origin, VersionVector};
+use lattis_engine::commit::{Commit, LogEntry};
 use lattis_engine::store::{Family, MemStore, Read};
+use lattis_engine::{OpError, Txn};
 
 use super::{History, Reading, Verdict, counters, spec};
 use crate::sim::workload::{Fact, Place};
@@ -31,6 +33,46 @@ pub fn check(history: &History, vector: &VersionVector, reading: &Reading) -> Ve
             if left.winner.is_some() && left.written > end {
                 counters::compare(place, left.shown(), reading)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// A deadline passes by the wall clock of its node, at once and not before: what it has hidden it has reached,
+/// `latest` being the latest that the node's clock has shown. And it does not come back, as long as the node
+/// runs: `seen` is what was hidden by which deadline.
+pub fn passes(
+    txn: &mut Txn<'_, MemStore>,
+    wall: Millis,
+    latest: Millis,
+    seen: &mut BTreeMap<&'static str, Millis>,
+) -> Verdict {
+    for key in ["t1", "t2"] {
+        let error = |error: OpError| error.to_string();
+        let hidden = txn.hidden_by(1, key.as_bytes()).map_err(error)?;
+        if let Some(time) = hidden.filter(|time| *time >= latest) {
+            return Err(format!("{key} is hidden by {}, but it is {} at most", time.0, latest.0));
+        }
+        let left = txn.deadline(1, key.as_bytes()).map_err(error)?.flatten();
+        if let Some(time) = left.filter(|time| *time < wall) {
+            return Err(format!("{key} is there till {}, but it is {}", time.0, wall.0));
+        }
+        if let Some(time) = left.filter(|time| seen.get(key) == Some(time)) {
+            return Err(format!("{key} is there again, which {} had hidden", time.0));
+        }
+        seen.extend(hidden.map(|time| (key, time)));
+    }
+    Ok(())
+}
+
+/// A node's commits say what its wall clock showed when they were made.
+pub fn told(entries: &[LogEntry], origin: &Origin, wall: Millis) -> Verdict {
+    for entry in entries {
+        let LogEntry::Commit(encoded) = entry else { continue };
+        let commit = Commit::decode(encoded).map_err(|error| error.to_string())?;
+        let written = commit.stamp().written;
+        if commit.origin == *origin && written != wall {
+            return Err(format!("a commit says {}, when it was {}", written.0, wall.0));
         }
     }
     Ok(())

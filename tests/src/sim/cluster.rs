@@ -346,7 +346,10 @@ impl Cluster {
                 let by = self.rng.below(2 * most) as i64 - most as i64;
                 self.note(format_args!("n{site}: the clock jumps by {by}"));
                 self.count(if by < 0 { "clock jumps back" } else { "clock jumps ahead" });
+                // What the clock has done so far is looked at, and what becomes of it.
+                self.verify(site);
                 self.sites[site].skew += by;
+                self.verify(site);
             }
             79..87 if self.swarm.restores => self.back_up_or_restore(site),
             70..72 => self.accept_clocks(),

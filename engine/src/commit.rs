@@ -185,8 +185,8 @@ impl EncodedCommit {
         Ok(stamp.hlc)
     }
 
-    /// The commit as peers of the version before read it: without its lead. They judge deadlines by the hybrid
-    /// clock.
+    /// The commit as peers of the version before read it: without its lead. They judge deadlines by the
+    /// hybrid clock.
     pub fn downgrade(&self) -> EncodedCommit {
         let Ok((stamp, rest)) = read_head(&self.body) else { return self.clone() };
         if stamp.lead() == 0 {

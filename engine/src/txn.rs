@@ -498,8 +498,8 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(header.visible().map(|_| expires))
     }
 
-    /// The deadline that hides at this node what was written at it or before, if one has passed and what it hides
-    /// was not removed yet.
+    /// The deadline that hides at this node what was written at it or before, if one has passed and what it
+    /// hides was not removed yet.
     pub fn hidden_by(&mut self, db: u16, key: &[u8]) -> OpResult<Option<Millis>> {
         let place = self.open(db, key)?;
         Ok(Some(self.at(place).hidden).filter(|hidden| *hidden != Millis(0)))

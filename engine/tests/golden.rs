@@ -207,8 +207,8 @@ fn readable(key: &[u8]) -> String {
     key.escape_ascii().to_string()
 }
 
-/// The store as the first version wrote it: the record of a key tells what is hidden by a stamp, and no stamp has
-/// a lead.
+/// The store as the first version wrote it: the record of a key tells what is hidden by a stamp, and no
+/// stamp has a lead.
 const FIRST_DUMP: &str = r"
 data \x00\x00\x00\x00\x00\x04both\x111
 010100030000000003ea00000000

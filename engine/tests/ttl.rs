@@ -2,8 +2,9 @@
 //!
 //! One key, one deadline, writes before, around and after it, delivered in any causal order. At every
 //! moment and at every node: what was written after the deadline, by its writer's wall clock, is there, and
-//! what was written at it or before is not, once it has passed by that node's wall clock. Only a write that knew nothing of the deadline may
-//! outlive it, when it meets nothing but the removal. Then the conflicts of SEMANTICS R5, one by one.
+//! what was written at it or before is not, once it has passed by that node's wall clock. Only a write that
+//! knew nothing of the deadline may outlive it, when it meets nothing but the removal. Then the conflicts
+//! of SEMANTICS R5, one by one.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
 
@@ -86,8 +87,8 @@ impl Execution {
         self.writes.push(Write { field, value, dot, stamp: commit.stamp(), causes });
     }
 
-    /// Whether a write belongs to a new life: by its writer's clock, or since the writer, whose clock was slow,
-    /// had seen the end of the old one.
+    /// Whether a write belongs to a new life: by its writer's clock, or since the writer, whose clock was
+    /// slow, had seen the end of the old one.
     fn is_late(&self, write: &Write) -> bool {
         let ended = self.world.commits.iter().any(|it| {
             let last = Dot { origin: it.commit.origin, seq: it.commit.last };

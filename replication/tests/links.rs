@@ -453,7 +453,7 @@ fn a_commit_from_a_clock_far_ahead_waits() {
             let put = Some(Bytes::from_static(b"v"));
             let delta = Delta { put, ..Delta::default() };
             let effects = vec![Effect::Row(RowEffect { row, delta })];
-            Commit { origin: it, first: 1, hlc: Hlc::at(Millis(millis)), effects }.encode()
+            Commit { origin: it, first: 1, hlc: Hlc::at(Millis(millis)), lead: 0, effects }.encode()
         };
         let sealed = |commit: EncodedCommit| {
             let vector = [(commit.origin, commit.last)].into_iter().collect();

@@ -62,6 +62,8 @@ const MESSAGES_PER_TICK: usize = 256;
 const STAGE_BYTES: usize = 4 << 30;
 /// Keys expired in one tick.
 const EXPIRED_PER_TICK: usize = 1000;
+/// How far the hybrid clock may be ahead of the wall clock, in ms, before it is told.
+const CLOCK_LEAD: u64 = 1000;
 /// How often a tick that fails is tried again, and told of in the log.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -76,6 +78,8 @@ pub struct Loop {
     retry_at: Instant,
     /// After a failed tick: nothing expires and no further failure is logged until then.
     quiet_until: Instant,
+    /// The hybrid clock is ahead of the wall clock, and that was told.
+    clock_led: bool,
     shell: Shell,
 }
 
@@ -195,6 +199,7 @@ impl Loop {
             syncer: parts.syncer,
             retry_at: Instant::now(),
             quiet_until: Instant::now(),
+            clock_led: false,
             shell,
         })
     }
@@ -422,6 +427,23 @@ impl Loop {
         world.memory_peak = world.memory_peak.max(Memory::measure(&self.engine, world).used());
         self.shell.close_idle();
         self.shell.accept_again = true;
+        self.watch_clock();
+    }
+
+    /// Tells when this node's wall clock falls behind its hybrid clock, and when it no longer is: it was set
+    /// back, or took over stamps of a clock that was ahead. Only the order of writes is reckoned by the one.
+    fn watch_clock(&mut self) {
+        let lead = self.engine.clock().millis().0.saturating_sub(self.shell.world.now.0);
+        let led = lead > CLOCK_LEAD;
+        if led != std::mem::replace(&mut self.clock_led, led) {
+            match led {
+                true => tracing::warn!(
+                    "this node's clock is {lead} ms behind stamps that it has made or seen: writes are \
+                     stamped after those; times to live run by this clock"
+                ),
+                false => tracing::info!("this node's clock has caught up with its stamps"),
+            }
+        }
     }
 }
 

@@ -185,10 +185,19 @@ impl Server {
         let mut env = Vec::new();
         if let Some(clock) = &config.clock {
             env.push(("LD_PRELOAD".to_string(), libfaketime().display().to_string()));
-            env.push(("FAKETIME".to_string(), clock.clone()));
+            // In a file, so that it can be set while the node runs.
+            let file = dir.path().join(CLOCK);
+            fs::write(&file, clock).expect("a clock");
+            env.push(("FAKETIME_TIMESTAMP_FILE".to_string(), file.display().to_string()));
+            env.push(("FAKETIME_CACHE_DURATION".to_string(), "1".to_string()));
             env.push(("FAKETIME_DONT_FAKE_MONOTONIC".to_string(), "1".to_string()));
         }
         Server::start(&config.node_name, config.port, binary, flags, env, data, dir)
+    }
+
+    /// Sets the wall clock of a node that was started with one of its own: `+0` is right. It takes a second.
+    pub fn set_clock(&self, clock: &str) {
+        fs::write(self.dir.path().join(CLOCK), clock).expect("a clock");
     }
 
     /// Starts a real Redis on a free port, with further flags, and waits until it answers.
@@ -378,6 +387,9 @@ fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
+
+/// The file that tells a process's clock, in its directory.
+const CLOCK: &str = "clock";
 
 /// What gives a process a clock of its own.
 fn libfaketime() -> PathBuf {

@@ -565,6 +565,61 @@ fn a_clock_far_ahead_is_held_and_fenced() {
     assert!(clients[0].words("PEER.ACCEPT-CLOCK nobody").error().is_some());
 }
 
+/// Times to live run by the clock of the node that is asked, whatever another node's clock says, also where
+/// operators take what a clock far ahead has written: sessions stay, a lock lasts as long as it was to last,
+/// and its end is told right. Once the clocks agree all nodes are equal.
+#[test]
+fn times_to_live_run_by_the_clock_of_the_node_that_is_asked() {
+    for clock in ["+2h", "-1d"] {
+        let mut configs = NodeConfig::mesh(&["north", "south", "wrong"]);
+        configs[2].clock = Some(clock.to_string());
+        for config in &mut configs {
+            config.more.extend(["--clock-max-drift".into(), "1000000".into()]);
+        }
+        let servers: Vec<Server> = configs.iter().map(Server::lattis).collect();
+        let mut clients: Vec<Client> = servers.iter().map(connect).collect();
+        for number in 0..20 {
+            assert!(clients[0].words(&format!("SET session:{number} s EX 3600")).is_ok());
+        }
+        wait_equal(&mut clients[..2]);
+        // The wrong clock writes, and everybody takes it.
+        assert!(clients[2].words("SET wrong 1").is_ok());
+        for client in &mut clients[..2] {
+            wait("what the wrong clock wrote", || client.words("EXISTS wrong") == Value::Int(1));
+        }
+        for (at, client) in clients.iter_mut().take(2).enumerate() {
+            assert!(client.words(&format!("SET lock{at} held NX PX 2000")).is_ok());
+            let (now, end) = (millis(), client.words(&format!("PEXPIRETIME lock{at}")));
+            let Value::Int(end) = end else { panic!("{end:?}") };
+            assert!((end as u64).abs_diff(now + 2000) < 500, "{clock}: ends at {end}, it is {now}");
+        }
+        wait_equal(&mut clients[..2]);
+        thread::sleep(Duration::from_millis(1000));
+        for client in &mut clients[..2] {
+            assert_eq!(client.words("EXISTS lock0 lock1"), Value::Int(2), "{clock}: too early");
+        }
+        thread::sleep(Duration::from_millis(1200));
+        for client in &mut clients[..2] {
+            assert_eq!(client.words("EXISTS lock0 lock1"), Value::Int(0), "{clock}: too late");
+            assert_eq!(client.words("DBSIZE"), Value::Int(21), "{clock}: sessions are gone");
+        }
+        // The clock is set right while the node runs: ahead or back.
+        servers[2].set_clock("+0");
+        let seconds = |client: &mut Client| plain(&client.words("TIME").items().unwrap()[0]);
+        wait("the right time", || {
+            let shown: u64 = seconds(&mut clients[2]).parse().unwrap();
+            shown.abs_diff(millis() / 1000) < 5
+        });
+        assert!(clients[2].words("SET lock2 held NX PX 1000").is_ok());
+        thread::sleep(Duration::from_millis(1200));
+        assert_eq!(clients[2].words("EXISTS lock2"), Value::Int(0), "{clock}: after the step");
+        wait_equal(&mut clients);
+        // What it had hidden while it was ahead stays hidden there, and is no fact of anybody else's.
+        let shown = if clock == "+2h" { 1 } else { 21 };
+        assert_eq!(clients[2].words("DBSIZE"), Value::Int(shown), "{clock}");
+    }
+}
+
 /// A hash expires at A while B, cut off, writes to it just before: nothing of it is visible after the
 /// deadline at either node, before they meet again and after. What is written after it is a new life.
 #[test]

@@ -9,8 +9,9 @@ pub struct Millis(pub u64);
 /// The year 2200, in milliseconds: no stamp and no wall clock is later.
 const LATEST: Millis = Millis(7_258_118_400_000);
 
-/// When something was written, by two clocks (MODEL M7): the hybrid one orders, and nothing else; the writer's
-/// wall clock is what deadlines are judged by. The hybrid clock is never behind the wall clock of its node.
+/// When something was written, by two clocks (MODEL M7): the hybrid one orders, and nothing else; the
+/// writer's wall clock is what deadlines are judged by. The hybrid clock is never behind the wall clock of
+/// its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// Orders.

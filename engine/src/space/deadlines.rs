@@ -1,7 +1,7 @@
 //! Deadlines: what they hide, and the list of those to come (MODEL M7).
 //!
-//! A deadline that was reached by this node's wall clock hides what was written up to it, at once and at every node, before anybody has
-//! removed it.
+//! A deadline that was reached by this node's wall clock hides what was written up to it, at once and at
+//! every node, before anybody has removed it.
 
 use std::ops::ControlFlow;
 

@@ -57,7 +57,7 @@ fn commit_of(origin: Origin, first: u64, effects: u64, length: usize, now: u64) 
         Effect::Row(RowEffect { row, delta: Delta { put, ..Delta::default() } })
     };
     let effects = (0..effects).map(effect).collect();
-    Commit { origin, first, hlc: Hlc::at(Millis(now)), effects }.encode()
+    Commit { origin, first, hlc: Hlc::at(Millis(now)), lead: 0, effects }.encode()
 }
 
 impl Engine {

@@ -210,6 +210,10 @@ const SECTIONS: &[(&str, &[Show])] = &[
             }),
             Field("log_bytes", |it| shown(it.call.txn.engine().log_bytes())),
             Field("log_held_too_long", |it| shown(u8::from(it.call.txn.engine().log_let_go()))),
+            Field("clock_lead_ms", |it| {
+                let clock = it.call.txn.engine().clock().millis().0;
+                shown(clock.saturating_sub(it.world().now.0))
+            }),
             Field("clock_fenced", |it| shown(u8::from(it.world().clock_fenced.is_some()))),
         ],
     ),

@@ -38,9 +38,9 @@ pub fn check(history: &History, vector: &VersionVector, reading: &Reading) -> Ve
     Ok(())
 }
 
-/// A deadline passes by the wall clock of its node, at once and not before: what it has hidden it has reached,
-/// `latest` being the latest that the node's clock has shown. And it does not come back, as long as the node
-/// runs: `seen` is what was hidden by which deadline.
+/// A deadline passes by the wall clock of its node, at once and not before: what it has hidden it has
+/// reached, `latest` being the latest that the node's clock has shown. And it does not come back, as long
+/// as the node runs: `seen` is what was hidden by which deadline.
 pub fn passes(
     txn: &mut Txn<'_, MemStore>,
     wall: Millis,

@@ -556,7 +556,7 @@ fn a_clock_far_ahead_is_held_and_fenced() {
         wait("the others to wait for it", || read(north, "PEER.LIST").contains("clock"));
         assert_eq!(north.words("EXISTS ahead"), Value::Int(0));
         let info = read(north, "INFO replication");
-        assert!(info.contains("peers_held_by_clock:1"), "{info}");
+        assert!(info.contains("lattis_peers_held_by_clock:1"), "{info}");
         for client in [north, south] {
             assert!(client.words("PEER.ACCEPT-CLOCK ahead").is_ok());
             wait("what was written ahead", || client.words("EXISTS ahead") == Value::Int(1));

@@ -191,30 +191,33 @@ const SECTIONS: &[(&str, &[Show])] = &[
             Field("connected_slaves", |_| shown(0)),
             Field("lattis_log_position", |it| shown(it.call.txn.engine().position().0)),
             Field("digest", |it| Some(format!("{:032x}", it.world().facts.digest))),
-            Field("peers_active", |it| it.peers(|peers| peers.filter(|it| active(it)).count())),
-            Field("peers_held_by_clock", |it| {
+            Field("lattis_peers_active", |it| {
+                it.peers(|peers| peers.filter(|it| active(it)).count())
+            }),
+            Field("lattis_peers_held_by_clock", |it| {
                 it.peers(|peers| peers.filter(|it| it.clock_held.is_some()).count())
             }),
-            Field("lag_commits", |it| {
+            Field("lattis_lag_commits", |it| {
                 it.peers(|it| it.map(|it| it.lag_commits).max().unwrap_or(0))
             }),
-            Field("lag_ms", |it| it.peers(|it| it.map(|it| it.lag_ms).max().unwrap_or(0))),
-            Field("behind_commits", |it| {
+            Field("lattis_lag_ms", |it| it.peers(|it| it.map(|it| it.lag_ms).max().unwrap_or(0))),
+            Field("lattis_behind_commits", |it| {
                 it.peers(|it| it.map(|it| it.behind_commits).max().unwrap_or(0))
             }),
-            Field("state_receiving_bytes", |it| {
+            Field("lattis_state_receiving_bytes", |it| {
                 it.peers(|it| it.filter_map(|it| it.receiving).sum::<u64>())
             }),
-            Field("state_sending_bytes", |it| {
+            Field("lattis_state_sending_bytes", |it| {
                 it.peers(|it| it.filter_map(|it| it.sending).sum::<u64>())
             }),
-            Field("log_bytes", |it| shown(it.call.txn.engine().log_bytes())),
-            Field("log_held_too_long", |it| shown(u8::from(it.call.txn.engine().log_let_go()))),
-            Field("clock_lead_ms", |it| {
+            Field("lattis_log_held_too_long", |it| {
+                shown(u8::from(it.call.txn.engine().log_let_go()))
+            }),
+            Field("lattis_clock_lead_ms", |it| {
                 let clock = it.call.txn.engine().clock().millis().0;
                 shown(clock.saturating_sub(it.world().now.0))
             }),
-            Field("clock_fenced", |it| shown(u8::from(it.world().clock_fenced.is_some()))),
+            Field("lattis_clock_fenced", |it| shown(u8::from(it.world().clock_fenced.is_some()))),
         ],
     ),
     (

@@ -312,6 +312,12 @@ impl<S: Store> Engine<S> {
         self.log.hold(from);
     }
 
+    /// Tells how large the disk lets a log grow that is held, in bytes: it is trimmed beyond that, but not
+    /// below its limit. Unlimited unless told.
+    pub fn set_log_room(&mut self, bytes: u64) {
+        self.log.set_room(bytes);
+    }
+
     /// Whether the log that was to be kept has grown beyond that and was trimmed: the peer will need another
     /// state.
     pub fn log_let_go(&self) -> bool {

@@ -60,6 +60,8 @@ pub(crate) struct Log {
     limit: u64,
     /// What lies beyond this is kept, though the log is over its limit, up to [`HELD`] times that.
     hold: Option<LogPosition>,
+    /// How large the disk lets it grow while it is held, bytes.
+    room: u64,
     index: SharedIndex,
     /// The last seq of each origin that has a mark.
     marked: BTreeMap<Origin, u64>,
@@ -124,6 +126,7 @@ impl Log {
             bytes: 0,
             limit,
             hold: None,
+            room: u64::MAX,
             index: Arc::new(Mutex::new(Index { floor, ..Index::default() })),
             marked: BTreeMap::new(),
         };
@@ -171,6 +174,16 @@ impl Log {
     /// Keeps what lies beyond a position though the log is over its limit, or no longer so.
     pub(crate) fn hold(&mut self, from: Option<LogPosition>) {
         self.hold = from;
+    }
+
+    /// How large the disk lets a log grow that is held, in bytes.
+    pub(crate) fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// The size of a log that is held, in bytes, beyond which it is trimmed all the same.
+    fn held_limit(&self) -> u64 {
+        self.limit.saturating_mul(HELD).min(self.room).max(self.limit)
     }
 
     /// Whether what was to be kept had to be trimmed all the same.
@@ -226,7 +239,7 @@ impl Log {
         let index = lock(&self.index);
         for bucket in index.buckets.iter().take(index.buckets.len().saturating_sub(1)) {
             let held = self.hold.is_some_and(|hold| bucket.last > hold);
-            let limit = if held { self.limit.saturating_mul(HELD) } else { self.limit };
+            let limit = if held { self.held_limit() } else { self.limit };
             if left <= limit || bucket.last > watermark {
                 break;
             }

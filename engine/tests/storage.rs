@@ -108,6 +108,7 @@ on_both_stores!(
     the_log_brings_the_rows_up_to_date,
     rows_that_lack_a_joined_state_are_refused,
     a_trimmed_log_begins_with_a_barrier,
+    a_log_is_held_within_bounds,
     the_log_brings_another_node_up_to_date,
 );
 
@@ -496,6 +497,33 @@ mod bodies {
             compare(&mut engine, &model, usize::MAX);
             before = Some((engine.digest(), engine.vector().clone(), engine.position()));
         }
+    }
+
+    pub fn a_log_is_held_within_bounds<P: Place>(place: &P) {
+        let config = EngineConfig { log_max_bytes: 100_000, ..EngineConfig::default() };
+        let mut engine = try_open(place.open(), &config, 1).unwrap();
+        let fill = |engine: &mut Engine<P::Store>, writes: u64| {
+            (0..writes).for_each(|n| set(engine, "k", &format!("{n:0>200}")));
+            engine.log_bytes()
+        };
+        fill(&mut engine, 100);
+        let held = engine.position();
+        engine.hold_log(Some(held));
+        assert!((200_000..300_000).contains(&fill(&mut engine, 1_000)));
+        assert!(!engine.log_let_go());
+        assert_eq!(engine.log().read(held, 1, None).unwrap().next.0, held.0 + 1);
+        // Four times its limit, and no more.
+        assert!(fill(&mut engine, 2_000) <= 400_000 + 20_000);
+        assert!(engine.log_let_go());
+        // Less where the disk has less, and never less than the limit.
+        engine.set_log_room(250_000);
+        assert!((200_000..250_000 + 20_000).contains(&fill(&mut engine, 10)));
+        engine.set_log_room(0);
+        assert!((60_000..100_000 + 20_000).contains(&fill(&mut engine, 10)));
+        engine.set_log_room(u64::MAX);
+        engine.hold_log(None);
+        assert!(fill(&mut engine, 1_000) <= 100_000 + 20_000);
+        assert!(!engine.log_let_go());
     }
 
     pub fn a_trimmed_log_begins_with_a_barrier<P: Place>(place: &P) {

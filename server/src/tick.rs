@@ -35,7 +35,7 @@ use crate::process::Signals;
 use crate::session::Session;
 use crate::stats::Counter;
 use crate::sync::{self, Syncer};
-use crate::usage::Memory;
+use crate::usage::{self, Memory};
 use crate::world::{Client, World};
 
 /// What wakes the loop besides clients and listeners.
@@ -428,6 +428,10 @@ impl Loop {
         self.shell.close_idle();
         self.shell.accept_again = true;
         self.watch_clock();
+        // A log that is held for a peer takes half of what is free, so that writes go on.
+        if let Some(free) = usage::free_on_disk(&self.shell.world.config.dir) {
+            self.engine.set_log_room(self.engine.log_bytes().saturating_add(free / 2));
+        }
     }
 
     /// Tells when this node's wall clock falls behind its hybrid clock, and when it no longer is: it was set

@@ -116,6 +116,12 @@ pub fn bytes_in(directory: &Path) -> Option<u64> {
     Some(sum)
 }
 
+/// Bytes that a process like this one may still write to the file system of a directory.
+pub fn free_on_disk(directory: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    stat.f_bavail.checked_mul(stat.f_frsize)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +137,7 @@ mod tests {
         }
         assert!(bytes_in(Path::new("src")).unwrap() > 0);
         assert_eq!(bytes_in(Path::new("nowhere")), None);
+        assert!(free_on_disk(Path::new("src")).unwrap() > 0);
+        assert_eq!(free_on_disk(Path::new("nowhere")), None);
     }
 }

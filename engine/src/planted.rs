@@ -52,13 +52,15 @@ pub enum Planted {
     MultiSplit,
     /// M10: stamps of commits from elsewhere do not move the clock.
     StampsNotObserved,
+    /// M10: a joined state does not move the clock, though what was removed may be stamped later than its rows.
+    JoinedClockNotObserved,
     /// Law 8: a tick that cannot be written leaves its vector behind.
     FailedTickKeepsVector,
 }
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 20] = [
+    pub const ALL: [Planted; 21] = [
         Planted::IncarnationReused,
         Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
@@ -78,6 +80,7 @@ impl Planted {
         Planted::ShownAgain,
         Planted::MultiSplit,
         Planted::StampsNotObserved,
+        Planted::JoinedClockNotObserved,
         Planted::FailedTickKeepsVector,
     ];
 
@@ -179,6 +182,11 @@ impl Planted {
     /// Which stamp of a commit the clock sees.
     pub(crate) fn stamp(self, hlc: Hlc) -> Hlc {
         if self == Planted::StampsNotObserved { Hlc(0) } else { hlc }
+    }
+
+    /// Which clock of a joined state the clock sees.
+    pub(crate) fn joined_clock(self, hlc: Hlc) -> Hlc {
+        if self == Planted::JoinedClockNotObserved { Hlc(0) } else { hlc }
     }
 
     /// Which vector an undone tick leaves.

@@ -251,8 +251,11 @@ impl<S: Store> Tick<'_, S> {
     }
 
     fn join_rows(&mut self, staged: &Staged) -> Result<(), StoreError> {
+        let seen = staged.clock;
+        #[cfg(feature = "planted")]
+        let seen = self.engine.config.planted.joined_clock(seen);
         let Engine { space, clock, .. } = &mut *self.engine;
-        clock.observe(staged.clock);
+        clock.observe(seen);
         let nothing = Row::default();
         let mut names = Vec::new();
         for db in space.databases()? {

@@ -208,6 +208,8 @@ pub enum Planted {
     OneLane,
     /// Commits from a clock far ahead are taken.
     ClockNotHeld,
+    /// Waiting is measured by the wall clock itself, which may be set back.
+    TimersByWallClock,
 }
 
 /// What happens to a node.

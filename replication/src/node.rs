@@ -48,6 +48,7 @@ pub(crate) struct Faults {
     pub log_not_held: bool,
     pub one_lane: bool,
     pub clock_not_held: bool,
+    pub timers_by_wall_clock: bool,
 }
 
 impl Faults {
@@ -73,6 +74,7 @@ impl Faults {
             log_not_held: is(Planted::LogNotHeld),
             one_lane: is(Planted::OneLane),
             clock_not_held: is(Planted::ClockNotHeld),
+            timers_by_wall_clock: is(Planted::TimersByWallClock),
         }
     }
 }
@@ -193,6 +195,9 @@ impl Node {
     ) {
         let step = now.0.saturating_sub(self.wall.0);
         self.now.0 = self.now.0.saturating_add(step);
+        if self.faults.timers_by_wall_clock {
+            self.now = now;
+        }
         self.wall = now;
         let mut tell = false;
         match input {

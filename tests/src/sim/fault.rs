@@ -31,6 +31,7 @@ impl Fault {
             InReplication::StaleKnowledge,
             InReplication::OrderIgnored,
             InReplication::RefusalRestoresNothing,
+            InReplication::TimersByWallClock,
         ];
         let engine = InEngine::ALL.into_iter().map(Fault::Engine);
         engine.chain(links.into_iter().map(Fault::Replication)).collect()

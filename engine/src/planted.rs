@@ -52,7 +52,8 @@ pub enum Planted {
     MultiSplit,
     /// M10: stamps of commits from elsewhere do not move the clock.
     StampsNotObserved,
-    /// M10: a joined state does not move the clock, though what was removed may be stamped later than its rows.
+    /// M10: a joined state does not move the clock, though what was removed may be stamped later than its
+    /// rows.
     JoinedClockNotObserved,
     /// Law 8: a tick that cannot be written leaves its vector behind.
     FailedTickKeepsVector,

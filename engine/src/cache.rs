@@ -21,11 +21,18 @@ use crate::slots::Slots;
 pub(crate) trait Weigh {
     /// Heap bytes.
     fn heap_bytes(&self) -> usize;
+
+    /// Whether it says no more than that the store has nothing.
+    fn is_blank(&self) -> bool;
 }
 
 impl Weigh for u64 {
     fn heap_bytes(&self) -> usize {
         0
+    }
+
+    fn is_blank(&self) -> bool {
+        *self == 0
     }
 }
 
@@ -76,6 +83,8 @@ pub(crate) struct Cache<V> {
     unwritten: Vec<usize>,
     /// How many of them are being written.
     frozen: usize,
+    /// Entries that may have become blank.
+    blank: Vec<usize>,
     /// The keys of `unwritten[..ordered_to]`, in order.
     ordered: BTreeSet<Key>,
     ordered_to: usize,
@@ -85,6 +94,8 @@ pub(crate) struct Cache<V> {
 const OVERHEAD: usize = 16;
 /// Entries that the hand passes at most in one eviction, beside four for each one that came.
 const STEPS: usize = 4096;
+/// Places for which room is kept.
+const KEPT: usize = 4096;
 
 /// Both ends of the hash are used by the table.
 fn spread(hash: u32) -> u64 {
@@ -105,6 +116,7 @@ impl<V: Weigh> Cache<V> {
             written: 0,
             unwritten: Vec::new(),
             frozen: 0,
+            blank: Vec::new(),
             ordered: BTreeSet::new(),
             ordered_to: 0,
         }
@@ -199,11 +211,34 @@ impl<V: Weigh> Cache<V> {
     pub(crate) fn thaw(&mut self, written: bool) {
         if written {
             self.written = self.generation - 1;
-            self.unwritten.drain(..self.frozen);
+            let Cache { entries, unwritten, blank, .. } = self;
+            let written = unwritten.drain(..self.frozen);
+            blank.extend(written.filter(|place| entries[*place].value.is_blank()));
+            unwritten.shrink_to(2 * unwritten.len() + KEPT);
             self.ordered.clear();
             self.ordered_to = 0;
         }
         self.frozen = 0;
+    }
+
+    /// Evicts entries that say no more than that there is nothing any more: so many steps at most. Then gives
+    /// back what a table has room for and does not need. True if there is more to do.
+    pub(crate) fn sweep(&mut self, steps: usize) -> bool {
+        for place in self.blank.split_off(self.blank.len().saturating_sub(steps)) {
+            let written = self.written;
+            let goes = |it: &mut Entry<V>| it.generation <= written && it.value.is_blank();
+            if self.entries.get_mut(place).is_some_and(goes) {
+                self.remove(place);
+            }
+        }
+        if !self.blank.is_empty() {
+            return true;
+        }
+        self.blank = Vec::new();
+        if self.index.capacity() > 4 * self.index.len() + KEPT {
+            self.index.shrink_to(2 * self.index.len(), |found| spread(found.hash));
+        }
+        false
     }
 
     /// Evicts what is clean until no more than `limit` bytes are held, or for so many steps.

@@ -32,6 +32,8 @@ const GENERATION_LOG: u64 = 64 << 20;
 /// Bytes that one transaction may write at most. A tick ends with the transaction that fills it, and its row
 /// in the log has to stay below what a store takes for a value: 4 GiB.
 pub const MAX_BYTES: usize = 1 << 30;
+/// Steps of one [`Engine::rest`]: some milliseconds.
+const RESTED: usize = 50_000;
 
 /// What can be tuned.
 #[derive(Clone, Debug)]
@@ -454,6 +456,12 @@ impl<S: Store> Engine<S> {
         if result.is_ok() {
             self.watermark = generation.position;
         }
+    }
+
+    /// Between ticks, while there is nothing else to do: gives back memory that was needed once, a little at a
+    /// time. True if there is more.
+    pub fn rest(&mut self) -> bool {
+        self.space.rest(RESTED)
     }
 
     /// Writes everything that the store lacks. No generation may be in the making.

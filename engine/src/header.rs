@@ -209,10 +209,18 @@ impl crate::cache::Weigh for Header {
             + births
             + self.slots.capacity() * size_of::<SlotState>()
     }
+
+    fn is_blank(&self) -> bool {
+        Header::is_blank(self)
+    }
 }
 
 impl crate::cache::Weigh for Row {
     fn heap_bytes(&self) -> usize {
         Row::heap_bytes(self)
+    }
+
+    fn is_blank(&self) -> bool {
+        self.is_empty()
     }
 }

@@ -36,6 +36,8 @@ pub(crate) use stored::{load_origins, parse_row};
 
 /// Bytes of room for keys and rows that are kept.
 const SCRATCH: usize = 64 << 10;
+/// Blank entries that go at the end of a tick, of each cache.
+const SWEPT: usize = 4096;
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -699,10 +701,16 @@ impl<S: Store> Space<S> {
         }
     }
 
+    /// Between ticks: gives back what is not needed, in so many steps at most. True if there is more.
+    pub(crate) fn rest(&mut self, steps: usize) -> bool {
+        (self.recent, self.recent_row) = (None, None);
+        self.headers.sweep(steps) | self.rows.sweep(steps) | self.derived.sweep(steps)
+    }
+
     /// The tick has happened.
     pub(crate) fn settle(&mut self) {
-        (self.recent, self.recent_row) = (None, None);
         self.taken.clear();
+        self.rest(SWEPT);
         // Half of the budget for records, the rest for rows; what one does not use the other may.
         let half = self.limit / 2;
         let limit = self.limit - (self.rows.bytes() + self.derived.bytes()).min(half);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use lattis_engine::Generation;
 use lattis_engine::store::StoreError;
 
-use crate::{logging, process, sync};
+use crate::{allocator, logging, process, sync};
 
 /// How often rows are written, if not much has gathered.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -45,6 +45,7 @@ impl Behind {
                 if done.send((generation, result)).is_err() {
                     return;
                 }
+                allocator::follow();
             }
         })?;
         Ok(Behind { to, from, is_writing: false, next: Instant::now() })

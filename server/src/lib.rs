@@ -12,8 +12,10 @@
 //! | [`behind`] | rows written behind the log |
 //! | [`port`], [`peers`] | queues to the peers' thread, and that thread |
 //! | [`run`], [`process`] | starting and stopping; how the process ends |
+//! | [`allocator`], [`usage`] | memory: how it goes back, where it is; disk and processor |
 //! | [`logging`] | lines for people |
 
+pub mod allocator;
 pub mod behind;
 pub mod commands;
 pub mod config;

@@ -5,10 +5,6 @@ use std::io::Write as _;
 use lattis_server::config::{Config, help};
 use lattis_server::{logging, process, run};
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     process::end_on_panic();
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::data::{Engine, LogReader, StateReader};
 use crate::port::{Answer, FromPeers, PeerRequest, Port, ToPeers};
 use crate::tick::wall_clock;
-use crate::{logging, process, sync};
+use crate::{allocator, logging, process, sync};
 
 /// Inputs that wait for the node.
 const INPUTS: usize = 1024;
@@ -257,6 +257,7 @@ impl Driver {
             self.outputs = outputs;
         }
         if beat {
+            allocator::follow();
             self.port.set_peers(self.node.peers());
         }
     }

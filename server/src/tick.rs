@@ -22,6 +22,7 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::allocator::{self, Ebb};
 use crate::behind::{Behind, Written};
 use crate::commands::{self, Call, Command, CommandError, flag};
 use crate::config::AppendFsync;
@@ -80,6 +81,8 @@ pub struct Loop {
     quiet_until: Instant,
     /// The hybrid clock is ahead of the wall clock, and that was told.
     clock_led: bool,
+    /// What memory is held in vain.
+    ebb: Ebb,
     shell: Shell,
 }
 
@@ -200,6 +203,7 @@ impl Loop {
             retry_at: Instant::now(),
             quiet_until: Instant::now(),
             clock_led: false,
+            ebb: Ebb::default(),
             shell,
         })
     }
@@ -207,7 +211,7 @@ impl Loop {
     /// Serves until SHUTDOWN or a signal, then syncs and closes the engine.
     pub fn run(mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(1024);
-        let mut cron = Instant::now();
+        let (mut cron, mut rested) = (Instant::now(), Instant::now());
         self.refresh_facts();
         while !self.shell.world.shutdown {
             match self.poll.poll(&mut events, Some(self.timeout())) {
@@ -232,8 +236,13 @@ impl Loop {
             self.write_behind();
             let World { rates, stats, instant, .. } = &mut self.shell.world;
             rates.sample(stats, *instant, CRON);
-            if self.shell.world.instant.duration_since(cron) >= Duration::from_secs(1) {
-                cron = self.shell.world.instant;
+            let now = self.shell.world.instant;
+            if now.duration_since(rested) >= CRON {
+                rested = now;
+                self.engine.rest();
+            }
+            if now.duration_since(cron) >= Duration::from_secs(1) {
+                cron = now;
                 self.every_second();
             }
         }
@@ -423,14 +432,25 @@ impl Loop {
     }
 
     fn every_second(&mut self) {
-        let world = &mut self.shell.world;
-        world.memory_peak = world.memory_peak.max(Memory::measure(&self.engine, world).used());
+        self.give_back();
         self.shell.close_idle();
         self.shell.accept_again = true;
         self.watch_clock();
         // A log that is held for a peer takes half of what is free, so that writes go on.
         if let Some(free) = usage::free_on_disk(&self.shell.world.config.dir) {
             self.engine.set_log_room(self.engine.log_bytes().saturating_add(free / 2));
+        }
+    }
+
+    /// Looks at the memory, and gives back what is held in vain.
+    fn give_back(&mut self) {
+        let world = &mut self.shell.world;
+        let used = Memory::measure(&self.engine, world).used();
+        world.memory_peak = world.memory_peak.max(used);
+        let resident = || usage::resident().unwrap_or(0);
+        if self.ebb.is_due(resident(), used) {
+            allocator::give_back();
+            self.ebb.gave(resident(), used);
         }
     }
 

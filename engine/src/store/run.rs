@@ -12,6 +12,8 @@ pub struct Run {
 
 /// Memory of a run that is kept for the next one at most. Bytes.
 const KEPT: usize = 64 << 20;
+/// Memory that is kept in any case.
+const LITTLE: usize = 1 << 20;
 
 /// Where a change lies in the bytes: the stored key, and behind it the value.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,12 @@ struct Change {
 impl Run {
     /// Takes everything out and keeps the memory: most runs are as large as the one before.
     pub fn clear(&mut self) {
-        if self.bytes.capacity() + self.changes.capacity() * size_of::<Change>() > KEPT {
+        let room = |bytes: usize, changes: usize| bytes + changes * size_of::<Change>();
+        let (has, used) = (
+            room(self.bytes.capacity(), self.changes.capacity()),
+            room(self.bytes.len(), self.changes.len()),
+        );
+        if has > KEPT || has > 4 * used + LITTLE {
             *self = Run::default();
         }
         self.bytes.clear();

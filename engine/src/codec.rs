@@ -4,6 +4,7 @@
 //! tell what it reads. Readers never allocate by a claimed count: a count is checked against the bytes
 //! that are really there before anything is reserved.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -27,10 +28,18 @@ pub enum CodecError {
 /// Of a stamp: a lead follows. No sane timestamp has the bit.
 const LEAD: u64 = 1 << 63;
 
+/// From this length on, bytes are worth keeping where they are instead of copying them.
+const SHARED: usize = 64 << 10;
+
+/// Large bytes that belong in between, each before the byte at its position.
+pub(crate) type Between = Vec<(usize, Bytes)>;
+
 /// Appends encoded values to a byte vector.
 #[derive(Default)]
 pub struct Writer {
     bytes: Vec<u8>,
+    /// Large payloads that were not copied, if that is wanted.
+    between: Option<Between>,
 }
 
 impl Writer {
@@ -48,7 +57,13 @@ impl Writer {
 
     /// A writer that appends to `bytes`, so that a buffer can be used again.
     pub fn over(bytes: Vec<u8>) -> Writer {
-        Writer { bytes }
+        Writer { bytes, between: None }
+    }
+
+    /// The writer, which from now on copies no large [`payload`](Writer::payload): what it has written is to be
+    /// taken by [`parts`](Writer::parts).
+    pub(crate) fn sharing(self, between: Between) -> Writer {
+        Writer { between: Some(between), ..self }
     }
 
     /// One byte.
@@ -101,6 +116,17 @@ impl Writer {
         self.raw(bytes);
     }
 
+    /// A length and the bytes, which are shared and not copied if they are many and the writer may.
+    pub fn payload(&mut self, bytes: &Bytes) {
+        match &mut self.between {
+            Some(_) if bytes.len() >= SHARED => self.varint(bytes.len() as u64),
+            _ => return self.bytes(bytes),
+        }
+        if let Some(between) = &mut self.between {
+            between.push((self.bytes.len(), bytes.clone()));
+        }
+    }
+
     /// An origin, 20 bytes.
     pub fn origin(&mut self, origin: &Origin) {
         self.raw(&origin.to_bytes());
@@ -123,6 +149,11 @@ impl Writer {
         }
     }
 
+    /// Of a payload of that length, the bytes that a sharing writer copies.
+    pub(crate) fn copied(len: usize) -> usize {
+        if len < SHARED { len } else { 0 }
+    }
+
     /// What was written so far.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes
@@ -138,6 +169,16 @@ impl Writer {
         self.bytes.is_empty()
     }
 
+    /// What was written so far, with what is shared.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { own: &self.bytes, from: 0, between: self.between.as_deref().unwrap_or_default() }
+    }
+
+    /// Bytes of its own, and what belongs in between.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Between) {
+        (self.bytes, self.between.unwrap_or_default())
+    }
+
     /// The bytes, as a vector.
     pub fn into_vec(self) -> Vec<u8> {
         self.bytes
@@ -149,6 +190,72 @@ impl Writer {
     }
 }
 
+/// Bytes in parts: most in one slice, large ones where they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    own: &'a [u8],
+    /// The position that `own` begins at.
+    from: usize,
+    between: &'a [(usize, Bytes)],
+}
+
+impl<'a> From<&'a [u8]> for Parts<'a> {
+    fn from(own: &'a [u8]) -> Parts<'a> {
+        Parts { own, from: 0, between: &[] }
+    }
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn new(own: &'a [u8], from: usize, between: &'a [(usize, Bytes)]) -> Parts<'a> {
+        Parts { own, from, between }
+    }
+
+    /// Bytes of all parts.
+    pub fn len(&self) -> usize {
+        self.own.len() + self.between.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The parts in order; some may be empty.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let Parts { own, from, between } = *self;
+        let mut start = 0;
+        let parts = between.iter().flat_map(move |(at, bytes)| {
+            let end = at - from;
+            let before = own.get(std::mem::replace(&mut start, end)..end).unwrap_or_default();
+            [before, &bytes[..]]
+        });
+        let rest = between.last().map_or(0, |(at, _)| at - from);
+        parts.chain([own.get(rest..).unwrap_or_default()])
+    }
+
+    /// The only part, if there are no others.
+    pub fn only(&self) -> Option<&'a [u8]> {
+        self.between.is_empty().then_some(self.own)
+    }
+
+    /// All in one slice. Cost: a copy, if there is more than one part.
+    pub fn whole(&self) -> Cow<'a, [u8]> {
+        match self.between {
+            [] => Cow::Borrowed(self.own),
+            _ => Cow::Owned(self.iter().collect::<Vec<_>>().concat()),
+        }
+    }
+
+    /// The parts as they are kept: what is shared stays so.
+    pub fn kept(&self) -> Vec<Bytes> {
+        let shared = |part: &[u8]| {
+            let same = |(_, bytes): &&(usize, Bytes)| std::ptr::eq(&bytes[..], part);
+            self.between.iter().find(same).map(|(_, bytes)| bytes.clone())
+        };
+        self.iter().map(|it| shared(it).unwrap_or_else(|| Bytes::copy_from_slice(it))).collect()
+    }
+}
+
 /// Reads encoded values from the front of a slice.
 #[derive(Clone)]
 pub struct Reader<'a> {
@@ -156,9 +263,6 @@ pub struct Reader<'a> {
     /// What all is read from, if parts of it may be kept.
     whole: Option<&'a Bytes>,
 }
-
-/// From this length on, bytes that are most of what they are read from are kept there and not copied.
-const SHARED: usize = 64 << 10;
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.

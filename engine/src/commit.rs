@@ -581,7 +581,7 @@ impl LogEntry {
     /// About how long the encoding is.
     pub(crate) fn size_hint(&self) -> usize {
         match self {
-            LogEntry::Commit(commit) => commit.body.len() + 48,
+            LogEntry::Commit(commit) => Writer::copied(commit.body.len()) + 48,
             LogEntry::Barrier(vector) => (vector.len() + 1) * 32,
         }
     }
@@ -594,7 +594,7 @@ impl LogEntry {
                 out.origin(&commit.origin);
                 out.varint(commit.first);
                 out.varint(commit.last - commit.first);
-                out.bytes(&commit.body);
+                out.payload(&commit.body);
             }
             LogEntry::Barrier(vector) => {
                 out.u8(1);
@@ -611,7 +611,7 @@ impl LogEntry {
                 let first = input.varint()?;
                 let more = input.varint()?;
                 let last = first.checked_add(more).ok_or(CodecError::Invalid("run of seqs"))?;
-                let body = Bytes::copy_from_slice(input.bytes()?);
+                let body = input.kept()?;
                 Ok(LogEntry::Commit(EncodedCommit { origin, first, last, body }))
             }
             1 => Ok(LogEntry::Barrier(VersionVector::decode(input)?)),

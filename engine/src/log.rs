@@ -70,7 +70,7 @@ pub(crate) struct Log {
 /// The encoded row of one tick.
 pub(crate) fn encode_row(entries: &[LogEntry]) -> Writer {
     let size = entries.iter().map(LogEntry::size_hint).sum::<usize>() + 16;
-    let mut out = Writer::over(Vec::with_capacity(size));
+    let mut out = Writer::over(Vec::with_capacity(size)).sharing(Vec::new());
     out.u8(FORMAT);
     out.varint(entries.len() as u64);
     for entry in entries {

@@ -518,7 +518,7 @@ impl Row {
         out.varint(self.siblings.len() as u64);
         for sibling in &self.siblings {
             out.dot(&sibling.dot);
-            out.bytes(&sibling.payload);
+            out.payload(&sibling.payload);
         }
         for entry in self.counters.iter().filter(|entry| entry.is_live()) {
             out.origin(&entry.origin);
@@ -538,7 +538,7 @@ impl Row {
             out.varint(origins.intern(&sibling.dot.origin));
             out.varint(sibling.dot.seq);
             out.stamp(sibling.stamp);
-            out.bytes(&sibling.payload);
+            out.payload(&sibling.payload);
         }
         out.varint(self.counters.len() as u64);
         for entry in &self.counters {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::cache::{Cache, Place, entry_bytes};
 use crate::causal::{LogPosition, Millis};
-use crate::codec::{Reader, Writer};
+use crate::codec::{Parts, Reader, Writer};
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
 use crate::crdt::deadline::Decision;
@@ -599,10 +599,10 @@ impl<S: Store> Space<S> {
     pub(crate) fn hash(&mut self, key: &RowKey, row: &Row) -> u128 {
         let mut bytes = std::mem::take(&mut self.scratch);
         keys::row(&mut bytes, key);
-        let mut out = Writer::over(bytes);
+        let mut out = Writer::over(bytes).sharing(Vec::new());
         let live = row.canonical(&mut out);
+        let hash = if live { hash_of(out.parts()) } else { 0 };
         let bytes = out.into_vec();
-        let hash = if live { xxhash_rust::xxh3::xxh3_128(&bytes) } else { 0 };
         // The room for a large row is not kept.
         if bytes.capacity() <= SCRATCH {
             self.scratch = bytes;
@@ -767,6 +767,16 @@ impl Sampled {
     fn scaled(&self, rows: u64) -> u64 {
         (u128::from(self.bytes) * u128::from(rows) / u128::from(self.seen.max(1))) as u64
     }
+}
+
+/// The hash of all parts together.
+fn hash_of(parts: Parts<'_>) -> u128 {
+    if let Some(bytes) = parts.only() {
+        return xxhash_rust::xxh3::xxh3_128(bytes);
+    }
+    let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.digest128()
 }
 
 fn birth_slot(row: &RowKey) -> Outcome<Slot> {

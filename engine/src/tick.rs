@@ -331,9 +331,8 @@ impl<S: Store> Tick<'_, S> {
         let Engine { store, log, watermark, .. } = &mut *self.engine;
         let mut batch = store.batch();
         let row = log::encode_row(&entries);
-        let row_bytes = row.as_slice().len();
-        batch.put(Family::Log, &keys::log(position), row.as_slice());
-        // The batch has it: of a large value there are enough copies.
+        let row_bytes = row.parts().len();
+        batch.put_parts(Family::Log, &keys::log(position), row.parts());
         drop(row);
         let floor = if joined { None } else { log.trim(&mut batch, *watermark) };
         store.write(batch, sync || joined)?;

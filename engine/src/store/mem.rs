@@ -152,7 +152,7 @@ impl Store for MemStore {
             let Some((number, key)) = stored.split_first() else { continue };
             let Some(family) = Family::ALL.get(usize::from(*number)) else { continue };
             match value {
-                Some(value) => rows.put(*family, key, value),
+                Some(value) => rows.put_parts(*family, key, value),
                 None => rows.delete(*family, key),
             }
         }

@@ -11,8 +11,12 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::codec::Parts;
+
 pub mod keys;
 mod mem;
+#[cfg(feature = "rocks")]
+mod pieces;
 #[cfg(feature = "rocks")]
 mod rocks;
 mod run;
@@ -106,6 +110,10 @@ pub trait Read {
 pub trait Batch {
     /// Writes a row.
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]);
+    /// Writes a row that comes in parts.
+    fn put_parts(&mut self, family: Family, key: &[u8], value: Parts<'_>) {
+        self.put(family, key, &value.whole());
+    }
     /// Removes a row.
     fn delete(&mut self, family: Family, key: &[u8]);
 }

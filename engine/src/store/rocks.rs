@@ -5,6 +5,7 @@
 //!   engine's cache is the memtable of the rows and the log their write-ahead log, so RocksDB needs neither;
 //!   all rows lie in one column family, since a file is added to one; they have a RocksDB of their own,
 //!   since adding a file stops all writes until the disk has noted it;
+//! * large values lie in pieces, since a value is copied several times on its way (`pieces.rs`);
 //! * the log is trimmed by dropping whole files: its keys only grow, so its files never overlap and move down
 //!   the levels unread, as long as no range of deletions spans them;
 //! * files of rows carry Bloom filters, since most new keys are looked up once in vain; filters and indexes
@@ -18,8 +19,9 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -30,9 +32,10 @@ use rocksdb::{
     Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
-use smallvec::SmallVec;
 
+use super::pieces::{self, Head, Key, Owners, PIECE};
 use super::{Batch, Family, Read, Run, Store, StoreError, Visit};
+use crate::codec::Parts;
 
 /// What can be tuned. Bytes.
 #[derive(Clone, Debug)]
@@ -59,10 +62,12 @@ const MERGED_RUNS: i32 = 8;
 const MAX_LOOSE_RUNS: u64 = 24;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOKS: usize = 500;
+/// A large value that is replaced while it is read is read again, so often at most.
+const READS: usize = 16;
 
 /// A key as it is stored: rows bear the number of their family.
-fn stored(family: Family, key: &[u8]) -> SmallVec<[u8; 128]> {
-    let mut stored = SmallVec::new();
+fn stored(family: Family, key: &[u8]) -> Key {
+    let mut stored = Key::new();
     if !family.is_journal() {
         stored.push(family as u8);
     }
@@ -128,6 +133,8 @@ struct Disk {
     /// How files of rows are written.
     run_options: Options,
     full: AtomicBool,
+    /// The large values among the rows.
+    owners: Mutex<Owners>,
 }
 
 /// How long a sync that fails waits for a write that fails beside it to say why.
@@ -198,7 +205,8 @@ impl RocksStore {
         let columns = [ColumnFamilyDescriptor::new("default", column_options(true, &cache))];
         let rows = DB::open_cf_descriptors(&db, &rows_at, columns).map_err(unopened)?;
         let (path, full) = (path.to_owned(), AtomicBool::new(false));
-        let disk = Disk { path, rows: rows_at, run_options, full };
+        let owners = Mutex::new(load_owners(&rows)?);
+        let disk = Disk { path, rows: rows_at, run_options, full, owners };
         Ok(RocksStore { rows: Arc::new(rows), journal: Arc::new(journal), disk: Arc::new(disk) })
     }
 
@@ -233,23 +241,62 @@ impl RocksStore {
     /// [`Read::get`], with options.
     fn get_as(
         &self,
-        options: ReadOptions,
+        options: &ReadOptions,
         family: Family,
         key: &[u8],
     ) -> Result<Option<Bytes>, StoreError> {
         let key = stored(family, key);
+        for _ in 0..READS {
+            let found = self.look(options, family, &key, Bytes::copy_from_slice)?;
+            let Some(head) = found.as_deref().and_then(Head::decode) else { return Ok(found) };
+            if let Some(value) = self.assemble(options, family, &key, head)? {
+                return Ok(Some(value.into()));
+            }
+            // The value was replaced since its head was read.
+        }
+        Err(StoreError::Corrupt("a value without its pieces".into()))
+    }
+
+    /// Puts a large value together. `None`: not all is there.
+    fn assemble(
+        &self,
+        options: &ReadOptions,
+        family: Family,
+        key: &[u8],
+        head: Head,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        head.assemble(|number, value| {
+            let key = match family.is_journal() {
+                true => pieces::log_piece(key, number),
+                false => pieces::row_piece(head.number, number),
+            };
+            let found = self.look(options, family, &key, |it| value.extend_from_slice(it))?;
+            Ok(found.is_some())
+        })
+    }
+
+    /// Looks up a stored key.
+    fn look<T>(
+        &self,
+        options: &ReadOptions,
+        family: Family,
+        key: &[u8],
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
         if !family.is_journal() {
-            return copied(self.rows.get_pinned_opt(key, &options));
+            let found = self.rows.get_pinned_opt(key, options).map_err(failure)?;
+            return Ok(found.map(|value| take(&value)));
         }
         self.journal.with_dependent(|db, handles| {
-            copied(db.get_pinned_cf_opt(handles.of(family), key, &options))
+            let found = db.get_pinned_cf_opt(handles.of(family), key, options).map_err(failure)?;
+            Ok(found.map(|value| take(&value)))
         })
     }
 
     /// [`Read::scan`], with options.
     fn scan_as(
         &self,
-        mut options: ReadOptions,
+        options: impl Fn() -> ReadOptions,
         family: Family,
         from: &[u8],
         to: &[u8],
@@ -258,12 +305,15 @@ impl RocksStore {
         if !to.is_empty() && from >= to {
             return Ok(());
         }
-        bound(&mut options, family, from, to);
+        let mut bounded = options();
+        bound(&mut bounded, family, from, to);
         if !family.is_journal() {
-            return drive(family, self.rows.raw_iterator_opt(options), visit);
+            // A value that is replaced beside the scan is read as it is then.
+            let get = |key: &[u8]| self.get_as(&options(), family, key);
+            return drive_rows(self.rows.raw_iterator_opt(bounded), &get, visit);
         }
         self.journal.with_dependent(|db, handles| {
-            drive(family, db.raw_iterator_cf_opt(handles.of(family), options), visit)
+            drive_journal(db.raw_iterator_cf_opt(handles.of(family), bounded), visit)
         })
     }
 
@@ -276,25 +326,62 @@ impl RocksStore {
 
     /// Writes a run to a new file. What has that name may be a file of the store as well: a process that was
     /// killed while it handed a run over has left it under two names.
-    fn build(&self, run: &Run, file: &Path) -> Result<(), StoreError> {
+    fn build(&self, run: &Run, file: &Path, owners: &mut Owners) -> Result<(), StoreError> {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::Unknown(format!("{}: {error}", file.display())))
             }
-            _ => self.fill(run, file).map_err(failure),
+            _ => self.fill(run, file, owners).map_err(failure),
         }
     }
 
-    fn fill(&self, run: &Run, file: &Path) -> Result<(), rocksdb::Error> {
+    /// Rows first, then the pieces of those that go and of those that come, then whose they are.
+    fn fill(&self, run: &Run, file: &Path, owners: &mut Owners) -> Result<(), rocksdb::Error> {
         let mut writer = SstFileWriter::create(&self.disk.run_options);
         writer.open(file)?;
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
         for (key, value) in run.changes() {
+            gone.extend(owners.remove(key));
             match value {
-                Some(value) => writer.put(key, value)?,
+                Some(value) if value.len() > PIECE => {
+                    let head = owners.insert(key, value.len());
+                    new.push((head, key, value));
+                    writer.put(key, head.encode())?;
+                }
+                Some(value) => writer.put(key, value.whole())?,
                 None => writer.delete(key)?,
             }
         }
+        gone.sort_unstable_by_key(|head| head.number);
+        for head in &gone {
+            for number in 0..head.pieces() {
+                writer.delete(pieces::row_piece(head.number, number))?;
+            }
+        }
+        for (head, _, value) in &new {
+            pieces::cut(&value.kept(), |number, piece| {
+                writer.put(pieces::row_piece(head.number, number), piece)
+            })?;
+        }
+        for head in &gone {
+            writer.delete(pieces::owner(head.number))?;
+        }
+        for (head, key, _) in &new {
+            writer.put(pieces::owner(head.number), Owners::record(key, *head))?;
+        }
         writer.finish()
+    }
+
+    /// Writes the pieces of a large row of the log. Without the row itself they are nothing.
+    fn write_pieces(&self, large: &Large) -> Result<(), rocksdb::Error> {
+        pieces::cut(&large.parts, |number, piece| {
+            let mut changes = WriteBatch::default();
+            self.journal.with_dependent(|db, handles| {
+                let key = pieces::log_piece(&large.key, number);
+                changes.put_cf(handles.of(large.family), key, piece);
+                db.write(changes)
+            })
+        })
     }
 }
 
@@ -353,22 +440,76 @@ fn bound(options: &mut ReadOptions, family: Family, from: &[u8], to: &[u8]) {
     }
 }
 
-/// A value that was looked up, out of RocksDB's memory.
-fn copied(
-    found: Result<Option<rocksdb::DBPinnableSlice<'_>>, rocksdb::Error>,
-) -> Result<Option<Bytes>, StoreError> {
-    Ok(found.map_err(failure)?.map(|value| Bytes::copy_from_slice(&value)))
+/// Whose the large values are.
+fn load_owners(rows: &DB) -> Result<Owners, StoreError> {
+    let mut owners = Owners::default();
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound([pieces::OWNERS]);
+    options.set_iterate_upper_bound([pieces::OWNERS + 1]);
+    let mut found = rows.raw_iterator_opt(options);
+    found.seek_to_first();
+    while let Some((key, value)) = found.item() {
+        owners
+            .load(key.get(1..).unwrap_or_default(), value)
+            .ok_or_else(|| StoreError::Corrupt("owner of a large value".into()))?;
+        found.next();
+    }
+    found.status().map_err(failure)?;
+    Ok(owners)
 }
 
-fn drive(
-    family: Family,
+fn drive_rows(
+    mut rows: rocksdb::DBRawIterator<'_>,
+    get: &dyn Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    rows.seek_to_first();
+    while let Some((key, value)) = rows.item() {
+        let key = key.get(1..).unwrap_or_default();
+        let flow = match Head::decode(value) {
+            None => visit(key, value),
+            Some(_) => match get(key)? {
+                Some(value) => visit(key, &value),
+                // Removed beside the scan.
+                None => ControlFlow::Continue(()),
+            },
+        };
+        if flow.is_break() {
+            return Ok(());
+        }
+        rows.next();
+    }
+    rows.status().map_err(failure)
+}
+
+/// Pieces come right behind their heads. Those without one are left over from what could not be written.
+fn drive_journal(
     mut rows: rocksdb::DBRawIterator<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
-    let prefix = usize::from(!family.is_journal());
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
-        if visit(key.get(prefix..).unwrap_or_default(), value).is_break() {
+        let flow = match Head::decode(value) {
+            _ if pieces::is_log_piece(key) => ControlFlow::Continue(()),
+            None => visit(key, value),
+            Some(head) => {
+                let key = Key::from_slice(key);
+                let value = head.assemble(|number, value| {
+                    rows.next();
+                    let piece = rows.item().filter(|(it, _)| **it == *pieces::log_piece(&key, number));
+                    piece.inspect(|(_, piece)| value.extend_from_slice(piece));
+                    Ok(piece.is_some())
+                })?;
+                match value {
+                    Some(value) => visit(&key, &value),
+                    None => {
+                        rows.status().map_err(failure)?;
+                        return Err(StoreError::Corrupt("a value without its pieces".into()));
+                    }
+                }
+            }
+        };
+        if flow.is_break() {
             return Ok(());
         }
         rows.next();
@@ -378,7 +519,7 @@ fn drive(
 
 impl Read for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.get_as(ReadOptions::default(), family, key)
+        self.get_as(&ReadOptions::default(), family, key)
     }
 
     fn scan(
@@ -388,7 +529,7 @@ impl Read for RocksStore {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        self.scan_as(ReadOptions::default(), family, from, to, visit)
+        self.scan_as(ReadOptions::default, family, from, to, visit)
     }
 }
 
@@ -397,13 +538,15 @@ impl Store for RocksStore {
     type Snapshot = RocksSnapshot;
 
     fn batch(&self) -> RocksBatch {
-        RocksBatch { store: self.clone(), changes: WriteBatch::default() }
+        RocksBatch { store: self.clone(), changes: WriteBatch::default(), large: Vec::new() }
     }
 
     fn write(&self, batch: RocksBatch, sync: bool) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        let written = self.journal.borrow_owner().write_opt(batch.changes, &options);
+        let pieces = batch.large.iter().try_for_each(|large| self.write_pieces(large));
+        let journal = self.journal.borrow_owner();
+        let written = pieces.and_then(|()| journal.write_opt(batch.changes, &options));
         let written = written.map_err(failure);
         self.disk.full.store(matches!(written, Err(StoreError::Full(_))), Ordering::Release);
         written
@@ -421,12 +564,16 @@ impl Store for RocksStore {
         let file = self.disk.rows.join("run.sst");
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        let written = self.build(run, &file).and_then(|()| {
+        // Runs are written one at a time: nobody else changes the owners meanwhile.
+        let lock = || self.disk.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owners = lock().clone();
+        let written = self.build(run, &file, &mut owners).and_then(|()| {
             self.rows.ingest_external_file_opts(&options, vec![&file]).map_err(failure)
         });
-        if written.is_err() {
+        match &written {
+            Ok(()) => *lock() = owners,
             // What is left of it takes room on a disk that may be full.
-            let _ = fs::remove_file(&file);
+            Err(_) => drop(fs::remove_file(&file)),
         }
         written
     }
@@ -472,7 +619,7 @@ pub struct RocksSnapshot {
 
 impl Read for RocksSnapshot {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.held.with_dependent(|store, taken| store.get_as(taken.options(family), family, key))
+        self.held.with_dependent(|store, taken| store.get_as(&taken.options(family), family, key))
     }
 
     fn scan(
@@ -483,7 +630,7 @@ impl Read for RocksSnapshot {
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         self.held.with_dependent(|store, taken| {
-            store.scan_as(taken.options(family), family, from, to, visit)
+            store.scan_as(|| taken.options(family), family, from, to, visit)
         })
     }
 }
@@ -492,6 +639,15 @@ impl Read for RocksSnapshot {
 pub struct RocksBatch {
     store: RocksStore,
     changes: WriteBatch,
+    /// What is written before, in pieces; its heads are among the changes.
+    large: Vec<Large>,
+}
+
+/// A large row of the log.
+struct Large {
+    family: Family,
+    key: Key,
+    parts: Vec<Bytes>,
 }
 
 impl Batch for RocksBatch {
@@ -500,6 +656,14 @@ impl Batch for RocksBatch {
         self.store
             .journal
             .with_dependent(|_, handles| changes.put_cf(handles.of(family), key, value));
+    }
+
+    fn put_parts(&mut self, family: Family, key: &[u8], value: Parts<'_>) {
+        if family != Family::Log || value.len() <= PIECE {
+            return self.put(family, key, &value.whole());
+        }
+        self.put(family, key, &Head { number: 0, len: value.len() as u64 }.encode());
+        self.large.push(Large { family, key: Key::from_slice(key), parts: value.kept() });
     }
 
     fn delete(&mut self, family: Family, key: &[u8]) {

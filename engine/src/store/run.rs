@@ -1,12 +1,14 @@
 //! A run: the changes of rows that reach the store together, as one sorted file.
 
 use super::Family;
-use crate::codec::Writer;
+use crate::codec::{Between, Parts, Writer};
 
 /// Changes of rows, one for each key. They reach the store together or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     bytes: Vec<u8>,
+    /// Large payloads, which are shared with the rows.
+    between: Between,
     changes: Vec<Change>,
 }
 
@@ -20,8 +22,10 @@ const LITTLE: usize = 1 << 20;
 struct Change {
     start: usize,
     key: u32,
-    /// `None` removes the row.
+    /// Without what is shared; `None` removes the row.
     value: Option<u32>,
+    /// What of that belongs to the value: the first of it, and how many.
+    between: (u32, u32),
 }
 
 impl Run {
@@ -37,6 +41,7 @@ impl Run {
         }
         self.bytes.clear();
         self.changes.clear();
+        self.between.clear();
     }
 
     /// Writes a row.
@@ -59,6 +64,7 @@ impl Run {
             start,
             key: key.len() as u32 + 1,
             value: value.map(|value| value.len() as u32),
+            between: (0, 0),
         });
     }
 
@@ -70,19 +76,24 @@ impl Run {
         encode: impl FnOnce(&mut Writer) -> bool,
     ) {
         let start = self.bytes.len();
-        let mut out = Writer::over(std::mem::take(&mut self.bytes));
+        let first = self.between.len();
+        let between = std::mem::take(&mut self.between);
+        let mut out = Writer::over(std::mem::take(&mut self.bytes)).sharing(between);
         out.u8(family as u8);
         out.raw(key);
         let value = out.len();
         let is_there = encode(&mut out);
-        self.bytes = out.into_vec();
+        (self.bytes, self.between) = out.into_parts();
         if !is_there {
             self.bytes.truncate(value);
+            self.between.truncate(first);
         }
+        let shared = self.between.len() - first;
         self.changes.push(Change {
             start,
             key: key.len() as u32 + 1,
             value: is_there.then(|| (self.bytes.len() - value) as u32),
+            between: (first as u32, shared as u32),
         });
     }
 
@@ -91,7 +102,7 @@ impl Run {
     pub(crate) fn take_half(&mut self) -> Run {
         let rest = self.changes.split_off(self.changes.len() / 2);
         let changes = std::mem::replace(&mut self.changes, rest);
-        Run { bytes: self.bytes.clone(), changes }
+        Run { bytes: self.bytes.clone(), between: self.between.clone(), changes }
     }
 
     /// Puts the changes in the order of their stored keys. Of those of one key any stays: they are the same,
@@ -104,10 +115,14 @@ impl Run {
     }
 
     /// The changes: stored key, which is the family's number and then the key, and value.
-    pub(super) fn changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&[u8], Option<Parts<'_>>)> {
         self.changes.iter().map(|change| {
             let end = change.start + change.key as usize;
-            let value = change.value.map(|len| &self.bytes[end..end + len as usize]);
+            let (first, count) = (change.between.0 as usize, change.between.1 as usize);
+            let value = change.value.map(|len| {
+                let own = &self.bytes[end..end + len as usize];
+                Parts::new(own, end, &self.between[first..first + count])
+            });
             (&self.bytes[change.start..end], value)
         })
     }

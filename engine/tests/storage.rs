@@ -110,6 +110,7 @@ on_both_stores!(
     a_trimmed_log_begins_with_a_barrier,
     a_log_is_held_within_bounds,
     the_log_brings_another_node_up_to_date,
+    large_values_are_what_they_were,
 );
 
 /// A process that is killed while RocksDB takes a run over leaves it under both names: as a file of the store
@@ -224,8 +225,80 @@ fn everything<R: Read>(store: &R) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
     Family::ALL.into_iter().map(|family| rows(store, family)).collect()
 }
 
+/// How many pieces of large values the store's files hold, however old: only for those on disk.
+#[cfg(feature = "rocks")]
+#[test]
+fn the_pieces_of_a_large_value_go_with_it() {
+    let place = disk::OnDisk::new();
+    let store = place.open();
+    let large = vec![7; 5 << 20];
+    put_row(&store, Family::Data, b"one", Some(&large));
+    put_row(&store, Family::Data, b"two", Some(&large[1..]));
+    assert_eq!(store.pieces().unwrap(), 10);
+    put_row(&store, Family::Data, b"one", Some(&large[..2 << 20]));
+    assert_eq!(store.pieces().unwrap(), 7);
+    drop(store);
+    let store = place.open();
+    put_row(&store, Family::Data, b"two", Some(b"small"));
+    assert_eq!(store.pieces().unwrap(), 2);
+    put_row(&store, Family::Data, b"one", None);
+    assert_eq!(store.pieces().unwrap(), 0);
+    assert_eq!(rows(&store, Family::Data), [(b"two".to_vec(), b"small".to_vec())]);
+}
+
 mod bodies {
     use super::*;
+
+    /// Values larger than a piece: replaced, removed, evicted, read from snapshots, from the log and after a
+    /// start.
+    pub fn large_values_are_what_they_were(place: &impl Place) {
+        let large = |seed: usize, len: usize| {
+            Bytes::from((0..len).map(|n| (n / 1000 * seed) as u8).collect::<Vec<_>>())
+        };
+        let config = EngineConfig { cache_bytes: 4 << 20, ..EngineConfig::default() };
+        let mut engine = try_open(place.open(), &config, 1).unwrap();
+        let (first, second, field) =
+            (large(3, 9 << 20), large(5, (3 << 20) + 7), large(7, (1 << 20) + 1));
+        let check = |engine: &mut Engine<_>, string: &Bytes, field: Option<&Bytes>| {
+            run(engine, |txn| {
+                assert!(txn.get(0, b"string").unwrap().as_ref() == Some(string));
+                assert!(txn.hash_get(0, b"hash", b"field").unwrap().as_ref() == field);
+            });
+            engine.verify().unwrap();
+        };
+        run(&mut engine, |txn| {
+            txn.set(0, b"string", first.clone(), Ttl::Clear).unwrap();
+            txn.hash_set(0, b"hash", &[(bytes("field"), field.clone())]).unwrap();
+        });
+        check(&mut engine, &first, Some(&field));
+        let old = engine.snapshot().unwrap();
+        check(&mut engine, &first, Some(&field));
+        run(&mut engine, |txn| txn.set(0, b"string", second.clone(), Ttl::Clear).unwrap());
+        run(&mut engine, |txn| txn.delete(0, b"hash").unwrap());
+        check(&mut engine, &second, None);
+        let lens = |read: &dyn Fn(Family) -> Vec<(Vec<u8>, Vec<u8>)>| -> Vec<usize> {
+            [Family::Keys, Family::Data]
+                .map(|family| read(family).iter().map(|(_, value)| value.len() >> 20).sum())
+                .to_vec()
+        };
+        assert_eq!(lens(&|family| rows(&old, family)), [9, 1]);
+        let _ = engine.snapshot().unwrap();
+        assert_eq!(lens(&|family| rows(engine.store(), family)), [3, 0]);
+        // What is not written before the end, the log brings back.
+        run(&mut engine, |txn| txn.set(0, b"string", first.clone(), Ttl::Clear).unwrap());
+        let (digest, log) = (engine.digest(), engine.log());
+        let chunk = log.read(LogPosition(0), usize::MAX, None).unwrap();
+        drop((engine, old, log));
+        let mut engine = try_open(place.open(), &config, 2).unwrap();
+        assert_eq!(engine.digest(), digest);
+        check(&mut engine, &first, None);
+        assert!(engine.log().read(LogPosition(0), usize::MAX, None).unwrap() == chunk);
+        let sizes = chunk.entries.iter().map(|entry| match entry {
+            LogEntry::Commit(commit) => commit.body.len() >> 20,
+            LogEntry::Barrier(_) => 0,
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), [10, 3, 0, 9]);
+    }
 
     const CACHE: usize = 64 << 10;
 

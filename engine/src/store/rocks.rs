@@ -220,6 +220,21 @@ impl RocksStore {
         })
     }
 
+    /// Pieces of large values among the rows. Cost: reads them; for tests.
+    pub fn pieces(&self) -> Result<usize, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound([pieces::PIECES]);
+        options.set_iterate_upper_bound([pieces::PIECES + 1]);
+        let mut found = self.rows.raw_iterator_opt(options);
+        found.seek_to_first();
+        let mut count = 0;
+        while found.valid() {
+            count += 1;
+            found.next();
+        }
+        found.status().map_err(failure).map(|()| count)
+    }
+
     /// What RocksDB holds in memory.
     pub fn memory(&self) -> RocksMemory {
         let shared = self.rows.property_int_value("rocksdb.block-cache-usage");

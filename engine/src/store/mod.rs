@@ -108,7 +108,7 @@ pub trait Read {
 
 /// Changes of the journal that reach the store together or not at all.
 pub trait Batch {
-    /// Writes a row.
+    /// Writes a row. A value begins with its format number, or is short.
     fn put(&mut self, family: Family, key: &[u8], value: &[u8]);
     /// Writes a row that comes in parts.
     fn put_parts(&mut self, family: Family, key: &[u8], value: Parts<'_>) {

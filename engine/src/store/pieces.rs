@@ -26,7 +26,7 @@ pub(super) const PIECES: u8 = 0x50;
 /// The same for the keys that own them.
 pub(super) const OWNERS: u8 = 0x51;
 
-/// A head's first byte: no format number is as large.
+/// A head's first byte: no value begins with it, as each begins with its format number.
 const MARK: u8 = 0xff;
 const HEAD: usize = 17;
 
@@ -55,7 +55,8 @@ impl Head {
         let [MARK, rest @ ..] = <&[u8; HEAD]>::try_from(value).ok()? else { return None };
         let (number, len) = rest.split_first_chunk::<8>()?;
         let len = u64::from_be_bytes(len.try_into().ok()?);
-        Some(Head { number: u64::from_be_bytes(*number), len })
+        let large = len > PIECE as u64 && u32::try_from(len).is_ok();
+        large.then_some(Head { number: u64::from_be_bytes(*number), len })
     }
 
     pub(super) fn pieces(self) -> u32 {
@@ -71,7 +72,9 @@ impl Head {
         for number in 0..self.pieces() {
             if number == 1 {
                 // Only now does it say so itself that there is as much.
-                value.reserve_exact(usize::try_from(self.len).unwrap_or(0).saturating_sub(value.len()));
+                value.reserve_exact(
+                    usize::try_from(self.len).unwrap_or(0).saturating_sub(value.len()),
+                );
             }
             if !piece(number, &mut value)? {
                 return Ok(None);
@@ -176,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_value_is_its_pieces() {
-        for len in [1, PIECE, PIECE + 1, 3 * PIECE - 1, 3 * PIECE] {
+        for len in [PIECE + 1, 3 * PIECE - 1, 3 * PIECE] {
             let value: Vec<u8> = (0..len).map(|n| (n / 1000) as u8).collect();
             let (first, rest) = value.split_at(len / 3);
             let mut pieces = Vec::new();
@@ -204,6 +207,7 @@ mod tests {
     fn no_other_value_is_a_head() {
         assert_eq!(Head::decode(&[MARK; HEAD - 1]), None);
         assert_eq!(Head::decode(&[2; HEAD]), None);
+        assert_eq!(Head::decode(&[MARK; HEAD]), None);
     }
 
     #[test]

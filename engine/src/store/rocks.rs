@@ -21,8 +21,8 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -511,7 +511,8 @@ fn drive_journal(
                 let key = Key::from_slice(key);
                 let value = head.assemble(|number, value| {
                     rows.next();
-                    let piece = rows.item().filter(|(it, _)| **it == *pieces::log_piece(&key, number));
+                    let piece =
+                        rows.item().filter(|(it, _)| **it == *pieces::log_piece(&key, number));
                     piece.inspect(|(_, piece)| value.extend_from_slice(piece));
                     Ok(piece.is_some())
                 })?;
@@ -684,5 +685,49 @@ impl Batch for RocksBatch {
     fn delete(&mut self, family: Family, key: &[u8]) {
         let (changes, key) = (&mut self.changes, stored(family, key));
         self.store.journal.with_dependent(|_, handles| changes.delete_cf(handles.of(family), key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys;
+    use super::*;
+    use crate::causal::LogPosition;
+
+    /// A large row of the log whose end did not reach the disk is not there, and what is left of it is in
+    /// nobody's way.
+    #[test]
+    fn pieces_without_a_head_are_nothing() {
+        let path = std::env::temp_dir().join(format!("lattis-pieces-{}", std::process::id()));
+        let store = RocksStore::open(&path, &RocksOptions::default()).unwrap();
+        let key = |position| keys::log(LogPosition(position));
+        let put = |position, len: usize, whole: bool| {
+            let value = vec![1; len];
+            let mut batch = store.batch();
+            batch.put_parts(Family::Log, &key(position), Parts::from(&value[..]));
+            match whole {
+                true => store.write(batch, false).unwrap(),
+                false => batch.large.iter().for_each(|it| store.write_pieces(it).unwrap()),
+            }
+        };
+        let found = || {
+            let mut found = Vec::new();
+            let visit = &mut |_: &[u8], value: &[u8]| {
+                found.push(value.len());
+                ControlFlow::Continue(())
+            };
+            store.scan(Family::Log, &[], &[], visit).unwrap();
+            found
+        };
+        put(1, 10, true);
+        put(2, 5 << 20, false);
+        assert_eq!((found(), store.get(Family::Log, &key(2)).unwrap()), (vec![10], None));
+        put(2, 3 << 20, true);
+        put(3, 20, true);
+        assert_eq!(found(), [10, 3 << 20, 20]);
+        put(2, 30, true);
+        assert_eq!(found(), [10, 30, 20]);
+        drop(store);
+        fs::remove_dir_all(&path).unwrap();
     }
 }

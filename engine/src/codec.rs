@@ -60,8 +60,8 @@ impl Writer {
         Writer { bytes, between: None }
     }
 
-    /// The writer, which from now on copies no large [`payload`](Writer::payload): what it has written is to be
-    /// taken by [`parts`](Writer::parts).
+    /// The writer, which from now on copies no large [`payload`](Writer::payload): what it has written is to
+    /// be taken by [`parts`](Writer::parts).
     pub(crate) fn sharing(self, between: Between) -> Writer {
         Writer { between: Some(between), ..self }
     }

@@ -458,8 +458,8 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Between ticks, while there is nothing else to do: gives back memory that was needed once, a little at a
-    /// time. True if there is more.
+    /// Between ticks, while there is nothing else to do: gives back memory that was needed once, a little at
+    /// a time. True if there is more.
     pub fn rest(&mut self) -> bool {
         if !self.writing && self.space.unwritten() == 0 {
             self.run = Run::default();

@@ -1,15 +1,16 @@
 //! Large values lie in pieces.
 //!
 //! RocksDB copies a value whenever it moves: into a batch, a memtable, a block, a compressed block, again at
-//! each compaction and each read. For a value of hundreds of megabytes that is several times its size at one
-//! moment. So what is larger than a piece is cut: under its key lies a *head*, which says of what length it is
-//! and where the pieces are, and only pieces are ever copied.
+//! each compaction and each read. For a value of hundreds of megabytes that is several times its size at
+//! one moment. So what is larger than a piece is cut: under its key lies a *head*, which says of what length
+//! it is and where the pieces are, and only pieces are ever copied.
 //!
 //! * In the log the pieces lie right behind the head, under its key and their number, and are written before
 //!   it, each by itself: without a head they are nothing, and a row that could not be written whole has not
 //!   been written.
-//! * Of rows they lie in ranges of their own, under a number that each value is given: [`PIECES`] holds them,
-//!   [`OWNERS`] the key that each number belongs to. A run that replaces or removes the key removes the pieces.
+//! * Of rows they lie in ranges of their own, under a number that each value is given: [`PIECES`] holds
+//!   them, [`OWNERS`] the key that each number belongs to. A run that replaces or removes the key removes
+//!   the pieces.
 
 use std::collections::BTreeMap;
 

@@ -325,7 +325,7 @@ impl RocksStore {
         if !family.is_journal() {
             // A value that is replaced beside the scan is read as it is then.
             let get = |key: &[u8]| self.get_as(&options(), family, key);
-            return drive_rows(self.rows.raw_iterator_opt(bounded), &get, visit);
+            return drive_rows(self.rows.raw_iterator_opt(bounded), get, visit);
         }
         self.journal.with_dependent(|db, handles| {
             drive_journal(db.raw_iterator_cf_opt(handles.of(family), bounded), visit)
@@ -475,7 +475,7 @@ fn load_owners(rows: &DB) -> Result<Owners, StoreError> {
 
 fn drive_rows(
     mut rows: rocksdb::DBRawIterator<'_>,
-    get: &dyn Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
+    get: impl Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
     visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
     rows.seek_to_first();

@@ -25,7 +25,7 @@ use rand_core::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::data::{Engine, LogReader, StateReader};
@@ -37,8 +37,9 @@ use crate::{allocator, logging, process, sync};
 const INPUTS: usize = 1024;
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
-/// Longest commit that replicates: longer than any request that a client can make.
-const MESSAGE_BYTES: usize = (1 << 30) + (64 << 20);
+/// Longest commit that replicates: longer than any that a client can make, of whose names and values there is
+/// [`MAX_BYTES`](lattis_engine::MAX_BYTES), and some 32 bytes beside them in each effect.
+const MESSAGE_BYTES: usize = lattis_engine::MAX_BYTES + 32 * lattis_engine::commit::MAX_EFFECTS;
 /// A dial that takes longer has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a closed link may still take to say why.
@@ -115,12 +116,10 @@ pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), St
             };
             match TcpListener::from_std(listener) {
                 Ok(listener) => driver.run(listener, inbox).await,
-                // Without it half of a node would go on.
-                Err(error) => {
-                    logging::last_words(&format!("peer port: {error}"));
-                    process::end(process::FAILED);
-                }
+                Err(error) => logging::last_words(&format!("peer port: {error}")),
             }
+            // Without it half of a node would go on.
+            process::end(process::FAILED);
         });
     };
     let spawned = thread::Builder::new().name("peers".into()).spawn(body);
@@ -145,7 +144,9 @@ struct Link {
     order: mpsc::UnboundedSender<Bytes>,
     payload: mpsc::UnboundedSender<Bytes>,
     /// Dropped to stop the reader.
-    _reading: tokio::sync::oneshot::Sender<()>,
+    _reading: oneshot::Sender<()>,
+    /// Dropped to let the writer know that it has little time left.
+    _writing: oneshot::Sender<()>,
 }
 
 struct Driver {
@@ -353,9 +354,9 @@ impl Driver {
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             let taken = tokio::task::spawn_blocking(move || receiver.recv()).await;
-            if let Ok(Ok(snapshot)) = taken {
-                let _ = events.send(Event::Snapshot { request, snapshot }).await;
-            }
+            let gone = || Err(StoreError::Unopened("the engine's thread has ended".into()));
+            let snapshot = taken.ok().and_then(Result::ok).unwrap_or_else(gone);
+            let _ = events.send(Event::Snapshot { request, snapshot }).await;
         });
         None
     }
@@ -412,8 +413,10 @@ impl Driver {
         let (read, write) = stream.into_split();
         let (order, first) = mpsc::unbounded_channel();
         let (payload, second) = mpsc::unbounded_channel();
-        let (reading, stop) = tokio::sync::oneshot::channel();
-        self.links.insert(link, Link { order, payload, _reading: reading });
+        let (reading, stop) = oneshot::channel();
+        let (writing, closed) = oneshot::channel();
+        let ends = Link { order, payload, _reading: reading, _writing: writing };
+        self.links.insert(link, ends);
         tokio::task::spawn_local(read_frames(
             link,
             read,
@@ -421,7 +424,8 @@ impl Driver {
             self.events.clone(),
             stop,
         ));
-        tokio::task::spawn_local(write_frames(link, write, first, second, self.events.clone()));
+        let lanes = (first, second);
+        tokio::task::spawn_local(write_frames(link, write, lanes, self.events.clone(), closed));
         // From now on every tick is handed over; what was not is reported first.
         self.port.set_links(self.links.len());
         self.take_sealed();
@@ -594,7 +598,7 @@ async fn read_frames(
     mut socket: OwnedReadHalf,
     max_frame: usize,
     events: mpsc::Sender<Event>,
-    mut stop: tokio::sync::oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<()>,
 ) {
     let mut framer = Framer::new(max_frame);
     let mut buffer = BytesMut::new();
@@ -633,14 +637,24 @@ async fn read_frames(
     let _ = events.send(Event::Input(Input::LinkDown { link, why })).await;
 }
 
+/// The order lane and the payload lane.
+type Lanes = (mpsc::UnboundedReceiver<Bytes>, mpsc::UnboundedReceiver<Bytes>);
+
+/// Writes until the node has closed the link, and then what is left, if the peer takes it at once.
 async fn write_frames(
     link: LinkId,
     mut socket: OwnedWriteHalf,
-    mut order: mpsc::UnboundedReceiver<Bytes>,
-    mut payload: mpsc::UnboundedReceiver<Bytes>,
+    (mut order, mut payload): Lanes,
     events: mpsc::Sender<Event>,
+    closed: oneshot::Receiver<()>,
 ) {
     let mut out = BytesMut::new();
+    // A peer that reads nothing must not keep the socket, and what waits for it, for as long as it likes.
+    let over = async {
+        let _ = closed.await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
+    };
+    tokio::pin!(over);
     loop {
         let next = tokio::select! {
             biased;
@@ -667,13 +681,9 @@ async fn write_frames(
                 Err(_) => break,
             }
         }
-        let written = match order.is_closed() {
-            false => socket.write_all_buf(&mut out).await,
-            true => match tokio::time::timeout(CLOSE_TIMEOUT, socket.write_all_buf(&mut out)).await
-            {
-                Ok(written) => written,
-                Err(_) => return,
-            },
+        let written = tokio::select! {
+            written = socket.write_all_buf(&mut out) => written,
+            () = &mut over => return,
         };
         if let Err(error) = written {
             let down = Input::LinkDown { link, why: error.to_string() };
@@ -687,5 +697,33 @@ async fn write_frames(
             }
         }
         out.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link that the node has closed is gone soon, though its peer lives and takes nothing.
+    #[tokio::test]
+    async fn a_closed_link_ends_though_the_peer_reads_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_peer, _) = listener.accept().await.unwrap();
+        let (_read, write) = stream.into_split();
+        let (order, first) = mpsc::unbounded_channel();
+        let (payload, second) = mpsc::unbounded_channel();
+        let (writing, closed) = oneshot::channel();
+        let (events, _inbox) = mpsc::channel(INPUTS);
+        for _ in 0..1_000 {
+            payload.send(Bytes::from(vec![0; READ_BYTES])).unwrap();
+        }
+        let writer = write_frames(LinkId(1), write, (first, second), events, closed);
+        let close = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            drop((order, payload, writing));
+        };
+        let both = async { tokio::join!(writer, close) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("the writer ends");
     }
 }

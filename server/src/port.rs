@@ -5,15 +5,9 @@
 //! positions that some are missing, and goes back to reading the log. What peers send waits in a queue of
 //! fixed length: when it is full the peers' thread stops reading its sockets, which is the back-pressure.
 //!
-//! Every question has an answer, as neither thread ends without the other ([`crate::process`]):
-//!
-//! | question | who answers | when there is no room |
-//! |---|---|---|
-//! | `ToPeers::Asked` | the peers' thread, by `FromPeers::Answer` | the client is told so at once |
-//! | `FromPeers::Apply`, `Join` | what is sealed, `ToPeers::Refused`, `Staged` | it is kept and tried again |
-//! | `FromPeers::Inspect` | the function itself, by a channel of its own | as above |
-//! | a generation of [`crate::behind`] | its thread, by its channel | there is one at a time |
-//! | a sync of [`crate::sync`] | its thread, by the shared state | there is one at a time |
+//! Every question has an answer, as neither thread ends without the other ([`crate::process`]). What lies
+//! between the threads, and what happens when it is full or the other side is gone, is a table of
+//! docs/ARCHITECTURE.md.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -30,6 +30,8 @@ pub(super) const OWNERS: u8 = 0x51;
 /// A head's first byte: no value begins with it, as each begins with its format number.
 const MARK: u8 = 0xff;
 const HEAD: usize = 17;
+/// No value is as long.
+const MOST: u64 = 1 << 40;
 
 /// A stored key.
 pub(super) type Key = SmallVec<[u8; 128]>;
@@ -56,7 +58,7 @@ impl Head {
         let [MARK, rest @ ..] = <&[u8; HEAD]>::try_from(value).ok()? else { return None };
         let (number, len) = rest.split_first_chunk::<8>()?;
         let len = u64::from_be_bytes(len.try_into().ok()?);
-        let large = len > PIECE as u64 && u32::try_from(len).is_ok();
+        let large = len > PIECE as u64 && len < MOST;
         large.then_some(Head { number: u64::from_be_bytes(*number), len })
     }
 

@@ -448,9 +448,14 @@ impl Loop {
         let used = Memory::measure(&self.engine, world).used();
         world.memory_peak = world.memory_peak.max(used);
         let resident = || usage::resident().unwrap_or(0);
-        if self.ebb.is_due(resident(), used) {
+        let before = resident();
+        if self.ebb.is_due(before, used) {
+            let began = Instant::now();
             allocator::give_back();
-            self.ebb.gave(resident(), used);
+            let (took, after) = (began.elapsed(), resident());
+            self.ebb.gave(after, used);
+            let back = before.saturating_sub(after) >> 10;
+            tracing::debug!("{back} kB of memory went back in {took:?}");
         }
     }
 

@@ -433,3 +433,39 @@ fn a_damaged_directory_is_never_taken_for_an_empty_one() {
     }));
     assert!(refused > 0, "no changed file was noticed at the start");
 }
+
+// ---- values that lie in pieces
+
+/// A node that is killed while large values are written has what it has acknowledged, and each value is one
+/// that was sent, whole.
+#[test]
+fn a_large_value_is_whole_or_not_there() {
+    const LEN: usize = 8 << 20;
+    let mut server = Server::lattis(&NodeConfig::new("pieces"));
+    let value = |round: u64| vec![round as u8; LEN + round as usize];
+    let mut acknowledged = None;
+    for round in 1..=setting("KILLS", KILLS) {
+        let mut client = server.client();
+        let writer = thread::spawn(move || {
+            let mut done = None;
+            // Until the server is gone.
+            for number in 0.. {
+                let this = value(round * 20 + number % 20);
+                match client.try_call(&["SET".as_bytes(), b"large", &this]) {
+                    Ok(_) => done = Some(this),
+                    Err(_) => return (done, this),
+                }
+            }
+            unreachable!()
+        });
+        thread::sleep(Duration::from_millis(50 + round * 97 % 700));
+        server.kill();
+        let (done, sent) = writer.join().expect("the writer");
+        acknowledged = done.or(acknowledged);
+        server.restart();
+        let found = server.client().words("GET large");
+        let found = found.bytes().map(<[u8]>::to_vec);
+        assert!(found == acknowledged || found == Some(sent), "round {round}");
+        acknowledged = found;
+    }
+}

@@ -5,88 +5,72 @@ use std::ops::{Index, IndexMut};
 /// Entries in a piece.
 const PIECE: usize = 1024;
 
-struct Piece<T> {
-    /// Has room for all as soon as it has one.
-    entries: Vec<Option<T>>,
+/// What is known of a piece, apart from it: most looks need only the entries.
+struct Room {
     /// Free places before the end.
     free: Vec<u16>,
-    /// Whether it is among those that have room.
+    /// Whether the piece is among those that may have room.
     open: bool,
-}
-
-impl<T> Piece<T> {
-    const NEW: Piece<T> = Piece { entries: Vec::new(), free: Vec::new(), open: true };
-
-    fn is_full(&self) -> bool {
-        self.free.is_empty() && self.entries.len() == PIECE
-    }
-
-    /// Must not be full.
-    fn insert(&mut self, entry: T) -> usize {
-        if let Some(at) = self.free.pop() {
-            self.entries[usize::from(at)] = Some(entry);
-            return at.into();
-        }
-        if self.entries.is_empty() {
-            self.entries.reserve_exact(PIECE);
-        }
-        self.entries.push(Some(entry));
-        self.entries.len() - 1
-    }
-
-    fn remove(&mut self, at: usize) -> Option<T> {
-        let entry = self.entries.get_mut(at)?.take()?;
-        self.free.push(at as u16);
-        if self.free.len() == self.entries.len() {
-            // Nothing is left: the memory goes back.
-            (self.entries, self.free) = (Vec::new(), Vec::new());
-        }
-        Some(entry)
-    }
 }
 
 /// A growing list of places, some of which are free.
 pub(crate) struct Slots<T> {
-    pieces: Vec<Piece<T>>,
+    /// A piece has memory for all its entries as soon as it has one.
+    pieces: Vec<Vec<Option<T>>>,
+    rooms: Vec<Room>,
     /// Pieces that may have room; the last one is filled first.
     open: Vec<usize>,
 }
 
 impl<T> Slots<T> {
     pub(crate) fn new() -> Slots<T> {
-        Slots { pieces: Vec::new(), open: Vec::new() }
+        Slots { pieces: Vec::new(), rooms: Vec::new(), open: Vec::new() }
     }
 
     /// Puts an entry into a free place, which is returned.
     pub(crate) fn insert(&mut self, entry: T) -> usize {
-        while let Some(number) = self.open.last() {
-            let piece = &mut self.pieces[*number];
-            if !piece.is_full() {
-                return number * PIECE + piece.insert(entry);
+        loop {
+            let Some(number) = self.open.last().copied() else {
+                self.open.push(self.pieces.len());
+                self.pieces.push(Vec::new());
+                self.rooms.push(Room { free: Vec::new(), open: true });
+                continue;
+            };
+            let (piece, room) = (&mut self.pieces[number], &mut self.rooms[number]);
+            if let Some(at) = room.free.pop().map(usize::from) {
+                piece[at] = Some(entry);
+                return number * PIECE + at;
             }
-            piece.open = false;
+            if piece.len() < PIECE {
+                if piece.is_empty() {
+                    piece.reserve_exact(PIECE);
+                }
+                piece.push(Some(entry));
+                return number * PIECE + piece.len() - 1;
+            }
+            room.open = false;
             self.open.pop();
         }
-        let mut piece = Piece::NEW;
-        let at = piece.insert(entry);
-        self.open.push(self.pieces.len());
-        self.pieces.push(piece);
-        (self.pieces.len() - 1) * PIECE + at
     }
 
     /// Takes an entry out, if its place is not free. A piece without entries gives its memory back.
     pub(crate) fn remove(&mut self, place: usize) -> Option<T> {
-        let piece = self.pieces.get_mut(place / PIECE)?;
-        let entry = piece.remove(place % PIECE)?;
-        if !std::mem::replace(&mut piece.open, true) {
-            self.open.push(place / PIECE);
+        let (number, at) = (place / PIECE, place % PIECE);
+        let (piece, room) = (self.pieces.get_mut(number)?, self.rooms.get_mut(number)?);
+        let entry = piece.get_mut(at)?.take()?;
+        room.free.push(at as u16);
+        if room.free.len() == piece.len() {
+            (*piece, room.free) = (Vec::new(), Vec::new());
+        }
+        if !std::mem::replace(&mut room.open, true) {
+            self.open.push(number);
         }
         Some(entry)
     }
 
     /// The entry of a place, if that is not free.
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
-        self.pieces.get_mut(place / PIECE)?.entries.get_mut(place % PIECE)?.as_mut()
+        self.pieces.get_mut(place / PIECE)?.get_mut(place % PIECE)?.as_mut()
     }
 
     /// All places lie before this.
@@ -101,14 +85,14 @@ impl<T> Index<usize> for Slots<T> {
 
     fn index(&self, place: usize) -> &T {
         #[allow(clippy::expect_used, reason = "an index out of range, as for any list")]
-        self.pieces[place / PIECE].entries[place % PIECE].as_ref().expect("a place in use")
+        self.pieces[place / PIECE][place % PIECE].as_ref().expect("a place in use")
     }
 }
 
 impl<T> IndexMut<usize> for Slots<T> {
     fn index_mut(&mut self, place: usize) -> &mut T {
         #[allow(clippy::expect_used, reason = "an index out of range, as for any list")]
-        self.pieces[place / PIECE].entries[place % PIECE].as_mut().expect("a place in use")
+        self.pieces[place / PIECE][place % PIECE].as_mut().expect("a place in use")
     }
 }
 
@@ -135,7 +119,7 @@ mod tests {
         for place in &places[..9 * PIECE] {
             slots.remove(*place);
         }
-        let room: usize = slots.pieces.iter().map(|piece| piece.entries.capacity()).sum();
+        let room: usize = slots.pieces.iter().map(Vec::capacity).sum();
         assert_eq!((room, slots[places[9 * PIECE]]), (PIECE, 9 * PIECE));
         let mut again: Vec<usize> = (0..9 * PIECE).map(|n| slots.insert(n)).collect();
         again.sort_unstable();

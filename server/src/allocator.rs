@@ -22,6 +22,8 @@ thread_local! {
 
 /// Bytes beyond what is in use that are never too many.
 const SPARE: u64 = 8 << 20;
+/// Looks at which memory was in vain before it is: what a busy node has freed it will soon need again.
+const RESTS: usize = 3;
 /// Looks after which what has stayed is tried again.
 const AGAIN: u32 = 60;
 
@@ -32,14 +34,17 @@ pub struct Ebb {
     stays: u64,
     /// Looks since.
     looks: u32,
+    /// What was held in vain at the last ones.
+    last: [u64; RESTS],
 }
 
 impl Ebb {
     /// Whether to give memory back, when the process holds `resident` bytes and can account for `used`. What
     /// has stayed the last time is too scattered to go, and is not tried again at once: each try takes time.
     pub fn is_due(&mut self, resident: u64, used: u64) -> bool {
-        let beyond = resident.saturating_sub(used);
-        self.stays = self.stays.min(beyond);
+        self.last.rotate_left(1);
+        self.last[RESTS - 1] = resident.saturating_sub(used);
+        let beyond = self.last.into_iter().min().unwrap_or(0);
         self.looks = self.looks.saturating_add(1);
         let much = SPARE + used / 16;
         beyond > much && (beyond > self.stays + SPARE / 2 || self.looks > AGAIN)
@@ -47,7 +52,7 @@ impl Ebb {
 
     /// Memory was given back, and so much is still held.
     pub fn gave(&mut self, resident: u64, used: u64) {
-        *self = Ebb { stays: resident.saturating_sub(used), looks: 0 };
+        *self = Ebb { stays: resident.saturating_sub(used), ..Ebb::default() };
     }
 }
 
@@ -108,11 +113,14 @@ mod tests {
     #[test]
     fn what_stays_is_not_tried_at_every_look() {
         let mut ebb = Ebb::default();
-        assert!(!ebb.is_due(105 * MB, 100 * MB), "little is kept");
-        assert!(ebb.is_due(500 * MB, 100 * MB));
+        let due = |ebb: &mut Ebb, resident: u64| {
+            (0..RESTS).map(|_| ebb.is_due(resident * MB, 100 * MB)).collect::<Vec<_>>()
+        };
+        assert_eq!(due(&mut ebb, 105), [false; RESTS], "little is kept");
+        assert_eq!(due(&mut ebb, 500), [false, false, true], "it is not soon needed again");
         ebb.gave(300 * MB, 100 * MB);
-        assert!(!ebb.is_due(300 * MB, 100 * MB), "tried just now");
-        assert!(ebb.is_due(310 * MB, 100 * MB), "more was freed");
+        assert_eq!(due(&mut ebb, 300), [false; RESTS], "tried just now");
+        assert_eq!(due(&mut ebb, 310), [false, false, true], "more was freed");
         assert!((0..AGAIN).any(|_| ebb.is_due(300 * MB, 100 * MB)), "not given up");
     }
 

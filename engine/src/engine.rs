@@ -98,6 +98,10 @@ pub enum OpenError {
     Damaged(String),
 }
 
+fn damaged<T>(why: String) -> Result<T, OpenError> {
+    Err(OpenError::Damaged(why))
+}
+
 /// Everything that a node has changed and its store lacks, at one moment.
 pub struct Generation {
     run: Run,
@@ -119,7 +123,7 @@ impl Generation {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) vector: VersionVector,
-    position: LogPosition,
+    pub(crate) position: LogPosition,
     pub(crate) clock: Hlc,
     digest: u128,
     counts: Vec<u64>,
@@ -162,6 +166,8 @@ pub struct Engine<S: Store> {
     pub(crate) store: S,
     pub(crate) space: Space<S>,
     pub(crate) origin: Origin,
+    /// The store does not have the origin yet, since it could not be written at the start: no tick may use it.
+    pub(crate) unsaved: bool,
     pub(crate) vector: VersionVector,
     pub(crate) clock: HlcClock,
     pub(crate) config: EngineConfig,
@@ -193,12 +199,15 @@ impl<S: Store> Engine<S> {
         let state = match (identity, state) {
             (Some(_), Some(state)) => state,
             (_, None) if is_blank(&store)? => State::default(),
-            _ => return Err(OpenError::Damaged("identity and rows do not belong".into())),
+            (None, Some(_)) => {
+                return damaged("its rows are there, but not who the node is".into());
+            }
+            _ => return damaged("its rows are there, but not what they are the state of".into()),
         };
         let mut opened = Log::open(&store, config.log_max_bytes, state.position)?;
         if let Some(barrier) = opened.barrier {
             if barrier != opened.log.position() {
-                return Err(OpenError::Damaged("the rows lack a joined state".into()));
+                return damaged("the rows lack a state that was joined".into());
             }
             // A state was about to be joined when the end came: it has not happened.
             let mut batch = store.batch();
@@ -208,20 +217,23 @@ impl<S: Store> Engine<S> {
         }
         let log = opened.log;
         if log.position() < state.position {
-            return Err(OpenError::Damaged(format!(
-                "the rows are at log position {}, the log ends at {}",
+            return damaged(format!(
+                "the rows are those of log position {}, but the log ends at {}: its end is lost",
                 state.position.0,
                 log.position().0
-            )));
+            ));
         }
         if opened.vector.as_ref() != Some(&state.vector) {
-            return Err(OpenError::Damaged(format!(
-                "the log does not lead to the rows at its position {}",
-                state.position.0
-            )));
+            return damaged(match state.position {
+                LogPosition(0) => format!(
+                    "the rows are gone (the folder `rows`), and the log begins at position {} only",
+                    log.floor().next().0
+                ),
+                LogPosition(at) => format!("its rows and its log differ at position {at}"),
+            });
         }
         if identity.is_none() && log.position() > LogPosition(0) {
-            return Err(OpenError::Damaged("identity and log do not belong".into()));
+            return damaged("its log is there, but not who the node is".into());
         }
         let origin = Origin {
             node: identity.map_or(fresh.node, |old| old.node),
@@ -230,9 +242,11 @@ impl<S: Store> Engine<S> {
         };
         #[cfg(feature = "planted")]
         let origin = config.planted.reopened(identity, origin);
-        let mut batch = store.batch();
-        batch.put(Family::Node, keys::IDENTITY, &origin.to_bytes());
-        store.write(batch, true)?;
+        let unsaved = match save_identity(&store, origin) {
+            // What is there can be read all the same.
+            Err(StoreError::Full(_)) if identity.is_some() => true,
+            saved => saved.map(|()| false)?,
+        };
         let space = Space::open(
             store.clone(),
             state.digest,
@@ -246,6 +260,7 @@ impl<S: Store> Engine<S> {
         let mut engine = Engine {
             space,
             origin,
+            unsaved,
             vector: state.vector,
             clock: HlcClock::resume(state.clock),
             config,
@@ -278,7 +293,7 @@ impl<S: Store> Engine<S> {
                 match entry {
                     LogEntry::Commit(commit) => tick.replay(commit)?,
                     LogEntry::Barrier(_) => {
-                        return Err(OpenError::Damaged("the rows lack a joined state".into()));
+                        return damaged("the rows lack a state that was joined".into());
                     }
                 }
             }
@@ -324,6 +339,17 @@ impl<S: Store> Engine<S> {
     /// state.
     pub fn log_let_go(&self) -> bool {
         self.log.let_go()
+    }
+
+    /// Rows, and ranges of rows, that could not be read and were given up: what has to be applied, or replaces a
+    /// key whatever it was, takes them for empty. Such a node's digest is its own, and its state is for nobody.
+    pub fn lost_rows(&self) -> u64 {
+        self.space.lost()
+    }
+
+    /// Whether anybody has met what cannot be read since the start.
+    pub fn has_unread(&self) -> bool {
+        self.space.has_unread()
     }
 
     /// Bytes of decoded rows in memory.
@@ -475,8 +501,14 @@ impl<S: Store> Engine<S> {
         result
     }
 
-    /// The whole state as it is now, to be read on any thread. No generation may be in the making.
+    /// The whole state as it is now, to be read on any thread. No generation may be in the making. Refused as
+    /// `Corrupt` where rows were given up: others would read them as removed.
     pub fn snapshot(&mut self) -> Result<S::Snapshot, StoreError> {
+        if let lost @ 1.. = self.lost_rows() {
+            let why =
+                "could not be read and were given up here: this state would remove them elsewhere";
+            return Err(StoreError::Corrupt(format!("{lost} rows {why}")));
+        }
         self.flush()?;
         Ok(self.store.snapshot())
     }
@@ -509,7 +541,14 @@ fn is_blank<R: Read>(store: &R) -> Result<bool, StoreError> {
     Ok(blank)
 }
 
-fn load_identity<R: Read>(store: &R) -> Result<Option<Origin>, StoreError> {
+/// Makes a new incarnation durable, before anything is written under it.
+pub(crate) fn save_identity<S: Store>(store: &S, origin: Origin) -> Result<(), StoreError> {
+    let mut batch = store.batch();
+    batch.put(Family::Node, keys::IDENTITY, &origin.to_bytes());
+    store.write(batch, true)
+}
+
+pub(crate) fn load_identity<R: Read>(store: &R) -> Result<Option<Origin>, StoreError> {
     match store.get(Family::Node, keys::IDENTITY)? {
         None => Ok(None),
         Some(bytes) => match <&[u8; Origin::LEN]>::try_from(&bytes[..]) {

@@ -40,6 +40,7 @@ mod draft;
 mod engine;
 mod header;
 mod log;
+pub mod repair;
 mod slots;
 mod space;
 mod tick;

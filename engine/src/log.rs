@@ -79,7 +79,7 @@ pub(crate) fn encode_row(entries: &[LogEntry]) -> Writer {
     out
 }
 
-fn decode_row(bytes: &[u8]) -> Result<Vec<LogEntry>, CodecError> {
+pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<LogEntry>, CodecError> {
     let mut input = Reader::with_format(bytes, FORMAT)?;
     let count = input.count(1)?;
     let mut entries = Vec::with_capacity(count);
@@ -270,7 +270,7 @@ impl Log {
     }
 }
 
-fn read_floor<R: Read>(store: &R) -> Result<(LogPosition, VersionVector), StoreError> {
+pub(crate) fn read_floor<R: Read>(store: &R) -> Result<(LogPosition, VersionVector), StoreError> {
     let Some(record) = store.get(Family::Node, keys::FLOOR)? else {
         return Ok(Default::default());
     };

@@ -10,6 +10,7 @@
 
 mod deadlines;
 mod expiring;
+mod lost;
 mod stored;
 mod views;
 
@@ -27,10 +28,12 @@ use crate::crdt::deadline::Decision;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
 use crate::row::{Origins, Row};
-use crate::store::{Family, Run, Store, StoreError, keys};
+use crate::store::{Family, Hole, Read as _, Run, Store, StoreError, keys};
 
 pub(crate) use expiring::Counted;
 use expiring::Expiring;
+use lost::Kept;
+pub(crate) use lost::{is_unreadable, load_lost};
 use stored::{Stored, merged, put_unwritten};
 pub(crate) use stored::{load_origins, parse_row};
 
@@ -69,7 +72,15 @@ pub(crate) struct Space<S: Store> {
     taken: Vec<Vec<u8>>,
     /// Keys that a deadline has hidden since the start.
     expired: u64,
-    /// A change has failed in the middle: what is derived from the rows may not fit them any more.
+    /// What a change has done to views so far, to be taken back if the rest of it meets what cannot be read.
+    steps: Vec<Step>,
+    /// Ranges that were given up, with the generation that removes them.
+    erased: Vec<(u64, Hole)>,
+    /// How many rows and ranges were given up in all.
+    lost: u64,
+    /// Whether anybody has met what cannot be read.
+    unread: bool,
+    /// A change could not be taken back: what is derived from the rows may not fit them any more.
     torn: bool,
     /// The earliest deadline that has not been processed.
     next_deadline: Option<Millis>,
@@ -85,6 +96,16 @@ pub(crate) struct Space<S: Store> {
     limit: usize,
     #[cfg(feature = "planted")]
     pub(crate) planted: crate::planted::Planted,
+}
+
+/// What a change has replaced, of views.
+pub(crate) enum Step {
+    /// The weight of an element.
+    Weight(Place, u64),
+    /// How many elements a key of a db shows, by its record.
+    Elements(u16, Place, Option<u64>),
+    /// Which bindings are in force.
+    Graph(Graph),
 }
 
 /// Where a row lies in memory. Valid until the tick ends, and different for different rows.
@@ -159,6 +180,10 @@ impl<S: Store> Space<S> {
             generation: 1,
             taken: Vec::new(),
             expired: 0,
+            steps: Vec::new(),
+            erased: Vec::new(),
+            lost: 0,
+            unread: false,
             torn: false,
             next_deadline: None,
             now: Millis(0),
@@ -172,6 +197,7 @@ impl<S: Store> Space<S> {
             store,
         };
         space.origins_stored = space.origins.list().len();
+        space.lost = load_lost(&space.store)?;
         space.load_bindings()?;
         space.load_expiring(position)?;
         space.find_next_deadline()?;
@@ -198,7 +224,7 @@ impl<S: Store> Space<S> {
             self.recent = Some(place);
             return Ok(place);
         }
-        let header = match self.store.get(Family::Keys, &self.scratch)? {
+        let header = match self.kept().get(Family::Keys, &self.scratch)? {
             Some(bytes) => Header::load(Reader::over(&bytes), &self.origins)?,
             None => Header::default(),
         };
@@ -225,7 +251,7 @@ impl<S: Store> Space<S> {
         }
         let elsewhere = self.headers[header].slot(row.slot).is_some_and(|it| it.cached < it.stored);
         let found = match elsewhere {
-            true => self.store.get(Family::Data, &self.scratch)?,
+            true => self.kept().get(Family::Data, &self.scratch)?,
             false => None,
         };
         let value = match found {
@@ -285,7 +311,8 @@ impl<S: Store> Space<S> {
     ) -> Outcome<()> {
         let mut prefix = Vec::new();
         keys::slot_prefix(&mut prefix, db, key, slot);
-        let Space { store, rows, origins, .. } = self;
+        let Space { store, rows, origins, erased, .. } = self;
+        let store = &Kept { store, erased };
         merged(
             store,
             Family::Data,
@@ -293,6 +320,7 @@ impl<S: Store> Space<S> {
             &prefix,
             &keys::prefix_end(&prefix),
             origins,
+            None,
             |key, row| visit(&key[prefix.len()..], row),
         )
     }
@@ -318,8 +346,9 @@ impl<S: Store> Space<S> {
         let mut prefix = Vec::new();
         keys::element_prefix(&mut prefix, db, key);
         let end = keys::prefix_end(&prefix);
-        let Space { store, derived, origins, .. } = self;
-        merged(store, Family::Derived, derived, &prefix, &end, origins, |key, weight| {
+        let Space { store, derived, origins, erased, .. } = self;
+        let store = &Kept { store, erased };
+        merged(store, Family::Derived, derived, &prefix, &end, origins, None, |key, weight| {
             if *weight > 0 { visit(&key[prefix.len()..]) } else { ControlFlow::Continue(()) }
         })
     }
@@ -336,14 +365,14 @@ impl<S: Store> Space<S> {
         if let Some(place) = self.derived.find(&self.scratch) {
             return Ok(place);
         }
-        let weight = match self.store.get(Family::Derived, &self.scratch)? {
+        let weight = match self.kept().get(Family::Derived, &self.scratch)? {
             Some(bytes) => u64::load(Reader::new(&bytes), &self.origins)?,
             None => 0,
         };
         Ok(self.derived.insert(&self.scratch, weight))
     }
 
-    /// Visits the records of a db's keys in byte order, beginning after a key.
+    /// Visits the records of a db's keys in byte order, beginning after a key; passes over what cannot be read.
     pub(crate) fn visit_headers(
         &mut self,
         db: u16,
@@ -356,10 +385,15 @@ impl<S: Store> Space<S> {
             from.push(0);
         }
         let to = keys::prefix_end(&db.to_be_bytes());
-        let Space { store, headers, origins, .. } = self;
-        merged(store, Family::Keys, headers, &from, &to, origins, |key, header| {
+        let Space { store, headers, origins, erased, .. } = self;
+        let store = &Kept { store, erased };
+        let mut holes = Vec::new();
+        let listed = Some(&mut holes);
+        merged(store, Family::Keys, headers, &from, &to, origins, listed, |key, header| {
             visit(&key[2..], header)
-        })
+        })?;
+        self.unread |= !holes.is_empty();
+        Ok(())
     }
 
     pub(crate) fn count(&self, db: u16) -> u64 {
@@ -443,13 +477,26 @@ impl<S: Store> Space<S> {
 
     /// Every row of a scope, by name. Memory: the names of the rows.
     pub(crate) fn rows_in(&mut self, scope: &Scope) -> Outcome<Vec<RowKey>> {
+        self.list_rows(scope, None)
+    }
+
+    /// The same; with `holes` of what can be read.
+    fn list_rows(
+        &mut self,
+        scope: &Scope,
+        mut holes: Option<&mut Vec<Hole>>,
+    ) -> Outcome<Vec<RowKey>> {
         let mut found = Vec::new();
         let keys: Vec<Bytes> = match scope {
             Scope::Key(_, key) => vec![key.clone()],
             Scope::Db(db) => {
                 let mut keys = Vec::new();
-                self.visit_headers(*db, None, &mut |key, _| {
-                    keys.push(Bytes::copy_from_slice(key));
+                let (from, to) = (db.to_be_bytes(), keys::prefix_end(&db.to_be_bytes()));
+                let Space { store, headers, origins, erased, .. } = self;
+                let store = &Kept { store, erased };
+                let holes = holes.as_deref_mut();
+                merged(store, Family::Keys, headers, &from, &to, origins, holes, |key, _| {
+                    keys.push(Bytes::copy_from_slice(&key[2..]));
                     ControlFlow::Continue(())
                 })?;
                 keys
@@ -471,11 +518,26 @@ impl<S: Store> Space<S> {
                 found.push(RowKey { db, key: key.clone(), slot, subkey });
             }
             for slot in slots {
-                self.visit_rows(db, &key, slot, &mut |subkey, _| {
-                    let subkey = Bytes::copy_from_slice(subkey);
-                    found.push(RowKey { db, key: key.clone(), slot, subkey });
-                    ControlFlow::Continue(())
-                })?;
+                let mut prefix = Vec::new();
+                keys::slot_prefix(&mut prefix, db, &key, slot);
+                let end = keys::prefix_end(&prefix);
+                let Space { store, rows, origins, erased, .. } = self;
+                let store = &Kept { store, erased };
+                let holes = holes.as_deref_mut();
+                merged(
+                    store,
+                    Family::Data,
+                    rows,
+                    &prefix,
+                    &end,
+                    origins,
+                    holes,
+                    |name, _: &Row| {
+                        let subkey = Bytes::copy_from_slice(&name[prefix.len()..]);
+                        found.push(RowKey { db, key: key.clone(), slot, subkey });
+                        ControlFlow::Continue(())
+                    },
+                )?;
             }
         }
         if let Scope::Db(db) = scope {
@@ -493,13 +555,14 @@ impl<S: Store> Space<S> {
         self.whole(|space| space.replace_row(row, spot, new))
     }
 
-    /// Makes a change that may fail in the middle. Then no other is made any more.
+    /// Makes a change that may meet what cannot be read: then what it has done to views is taken back. The rest
+    /// is for the change to take back.
     fn whole<T>(&mut self, change: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
-        if self.torn {
-            return Err(StoreError::Unknown("an earlier change has failed in the middle".into()));
-        }
+        self.steps.clear();
         let changed = change(self);
-        self.torn = changed.is_err();
+        if changed.is_err() {
+            self.step_back();
+        }
         changed
     }
 
@@ -517,19 +580,17 @@ impl<S: Store> Space<S> {
         let finite = |it: &Decision| it.time.map(|_| it.dot);
         let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
+        let mut hiding = None;
         let old = match spot {
-            Spot::Binding(_) => return corrupt("row"),
-            Spot::String(_) => std::mem::replace(&mut self.headers[place].string, new),
-            Spot::Deadline(_) => self.replace_deadline(row, place, new, &mut flips)?,
-            Spot::Birth(_, slot) => {
-                let header = &mut self.headers[place];
-                let old = std::mem::replace(&mut header.slot_mut(slot).birth, new);
-                header.prune();
+            Spot::Deadline(_) => {
+                let (old, before) = self.replace_deadline(row, place, new, &mut flips)?;
+                hiding = before;
                 old
             }
-            Spot::Element { row: at, .. } => self.replace_element(row, place, at, new, &mut flips),
+            _ => self.exchange(row, spot, new, &mut flips),
         };
-        self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
+        let old_hash = self.kept_hash(row, &old);
+        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
         // Whoever watches the key is told of what clients can see: a member added again is no change.
         let header = &self.headers[place];
         let seen = match row.slot {
@@ -541,8 +602,30 @@ impl<S: Store> Space<S> {
         if seen || before.visible != header.visible() {
             self.note_change(row.db, &row.key);
         }
-        self.follow(row.db, &row.key, place, before, flips)?;
+        if let Err(error) = self.follow(row.db, &row.key, place, before, flips) {
+            match spot {
+                Spot::Deadline(_) => self.put_deadline_back(row, place, old, hiding),
+                _ => drop(self.exchange(row, spot, old, &mut Vec::new())),
+            }
+            self.digest = self.digest.wrapping_sub(hash).wrapping_add(old_hash);
+            return Err(error);
+        }
         Ok(old)
+    }
+
+    /// Puts a row in place of what lies at its spot, for which nothing has to be read.
+    fn exchange(&mut self, row: &RowKey, spot: Spot, new: Row, flips: &mut Vec<Flip>) -> Row {
+        match spot {
+            Spot::Binding(_) | Spot::Deadline(_) => new,
+            Spot::String(place) => std::mem::replace(&mut self.headers[place].string, new),
+            Spot::Birth(place, slot) => {
+                let header = &mut self.headers[place];
+                let old = std::mem::replace(&mut header.slot_mut(slot).birth, new);
+                header.prune();
+                old
+            }
+            Spot::Element { record, row: at } => self.replace_element(row, record, at, new, flips),
+        }
     }
 
     /// Changes a row of `system`.
@@ -630,9 +713,14 @@ impl<S: Store> Space<S> {
             + self.system.len()
     }
 
-    /// Whether a change has failed in the middle, so that nothing may be written any more.
+    /// Whether a change could not be taken back, so that nothing may be written any more.
     pub(crate) fn is_torn(&self) -> bool {
         self.torn
+    }
+
+    /// A change cannot be taken back.
+    pub(crate) fn tear(&mut self) {
+        self.torn = true;
     }
 
     /// The dbs that have a record of any key, or a binding.
@@ -640,9 +728,11 @@ impl<S: Store> Space<S> {
         let mut found: Vec<u16> = self.bindings.keys().map(|target| target.0).collect();
         let mut from = Vec::new();
         loop {
-            let Space { store, headers, origins, .. } = self;
+            let Space { store, headers, origins, erased, .. } = self;
+            let store = &Kept { store, erased };
             let mut next = None;
-            merged(store, Family::Keys, headers, &from, &[], origins, |key, _| {
+            let holes = Some(&mut Vec::new());
+            merged(store, Family::Keys, headers, &from, &[], origins, holes, |key, _| {
                 next = keys::split_header(key).map(|(db, _)| db);
                 ControlFlow::Break(())
             })?;
@@ -670,6 +760,7 @@ impl<S: Store> Space<S> {
     /// Closes the generation, which ends at that position of the log: puts all that the store does not have
     /// into a run. Until that is written, or has failed, no other may be closed. Cost: what has changed.
     pub(crate) fn freeze(&mut self, run: &mut Run, position: LogPosition) {
+        self.erased.iter().for_each(|(_, hole)| run.erase(hole.clone()));
         let Space { headers, rows, derived, origins, .. } = self;
         put_unwritten(run, Family::Keys, headers, origins);
         put_unwritten(run, Family::Data, rows, origins);
@@ -698,6 +789,7 @@ impl<S: Store> Space<S> {
         if written {
             self.origins_stored = self.origins_frozen;
             self.system.retain(|_, change| change.generation == self.generation);
+            self.erased.retain(|(generation, _)| *generation == self.generation);
         }
     }
 

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use crate::causal::{Dot, HlcClock, LogPosition, Millis, Stamp, VersionVector};
 use crate::codec::CodecError;
 use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect, RowKey, Scope};
-use crate::engine::{Engine, Generation};
+use crate::crdt::Slot;
+use crate::engine::{Engine, Generation, save_identity};
 use crate::log;
 use crate::row::Row;
-use crate::space::Spot;
+use crate::space::{Spot, is_unreadable};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::transfer::Staged;
-use crate::txn::Txn;
+use crate::txn::{OpError, Txn};
 
 /// Why a commit from elsewhere was not applied. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,7 +157,7 @@ impl<S: Store> Tick<'_, S> {
     }
 
     /// There is no going back any more.
-    pub(crate) fn happened(mut self) {
+    pub(crate) fn happened(&mut self) {
         self.mark = None;
         self.engine.draft.forget();
         self.engine.space.settle();
@@ -190,7 +191,7 @@ impl<S: Store> Tick<'_, S> {
                 if delta.is_nothing() {
                     continue;
                 }
-                let spot = self.engine.space.spot(&name)?;
+                let spot = self.spot(&name)?;
                 let mut row = self.engine.space.look(spot).clone();
                 #[cfg(feature = "planted")]
                 let old = row.clone();
@@ -213,8 +214,12 @@ impl<S: Store> Tick<'_, S> {
     fn apply_clear(&mut self, clear: &Clear, dot: Dot) -> Result<(), StoreError> {
         #[cfg(feature = "planted")]
         let planted = self.engine.config.planted;
-        for name in self.engine.space.rows_in(&clear.scope)? {
-            let spot = self.engine.space.spot(&name)?;
+        if let Scope::Key(db, key) = &clear.scope {
+            self.spot(&RowKey::single(*db, key.clone(), Slot::String))?;
+        }
+        let (names, holes) = self.engine.space.readable_in(&clear.scope)?;
+        for name in names {
+            let spot = self.spot(&name)?;
             let old = self.engine.space.look(spot);
             let mut row = old.clone();
             row.clear(&clear.context, &dot.origin);
@@ -229,7 +234,7 @@ impl<S: Store> Tick<'_, S> {
             if planted == crate::planted::Planted::ClearContextOnly {
                 break;
             }
-            let spot = self.engine.space.spot(name)?;
+            let spot = self.spot(name)?;
             let old = self.engine.space.look(spot);
             let mut row = old.clone();
             row.apply_reset(reset, dot);
@@ -237,7 +242,22 @@ impl<S: Store> Tick<'_, S> {
                 self.replace(name.clone(), spot, row)?;
             }
         }
+        if !holes.is_empty() {
+            self.engine.space.erase(holes);
+            self.engine.space.recount_scope(&clear.scope)?;
+        }
         Ok(())
+    }
+
+    /// Where a row lies that is to be changed, whatever it was: one that cannot be read is given up.
+    fn spot(&mut self, name: &RowKey) -> Result<Spot, StoreError> {
+        let space = &mut self.engine.space;
+        let spot = space.spot(name);
+        if is_unreadable(&spot) {
+            space.give_up(name)?;
+            return space.spot(name);
+        }
+        spot
     }
 
     /// Joins a peer's whole state in one step (MODEL M6), and leaves a barrier in the log. The tick is then
@@ -266,8 +286,8 @@ impl<S: Store> Tick<'_, S> {
         for (name, theirs) in staged.rows.iter().chain(absent) {
             #[cfg(feature = "planted")]
             let planted = self.engine.config.planted;
+            let spot = self.spot(name)?;
             let Engine { space, vector, .. } = &mut *self.engine;
-            let spot = space.spot(name)?;
             let mine = space.look(spot);
             let joined = mine.join(vector, theirs, &staged.vector);
             #[cfg(feature = "planted")]
@@ -287,6 +307,10 @@ impl<S: Store> Tick<'_, S> {
         let due = self.guard(|tick| tick.engine.space.take_due(now, limit))?;
         for (db, key) in &due {
             let node = self.engine.origin.node;
+            if is_unreadable(&self.engine.space.hide_due(*db, key)) {
+                // Nobody can read it: it is off the list.
+                continue;
+            }
             let mine = self.guard(|tick| {
                 let place = tick.engine.space.hide_due(*db, key)?;
                 let header = tick.engine.space.at(place);
@@ -299,10 +323,13 @@ impl<S: Store> Tick<'_, S> {
             })?;
             if mine {
                 let mut txn = self.txn();
-                if let Err(crate::txn::OpError::Store(error)) = txn.remove_expired(*db, key) {
-                    return Err(error);
+                match txn.remove_expired(*db, key) {
+                    Err(OpError::Store(error)) if !matches!(error, StoreError::Corrupt(_)) => {
+                        return Err(error);
+                    }
+                    Err(_) => {}
+                    Ok(()) => drop(txn.commit()),
                 }
-                txn.commit();
             }
         }
         Ok(due.len() == limit)
@@ -317,14 +344,28 @@ impl<S: Store> Tick<'_, S> {
     /// nothing of the tick has happened, in memory as in the store; after `Unknown` the store may hold the
     /// tick all the same, and has to be opened again before anything else is written.
     pub fn seal(mut self, sync: bool) -> Result<Option<Sealed>, StoreError> {
+        self.try_seal(sync).map_err(|error| match self.undo() {
+            Ok(()) => error,
+            Err(why) => torn(&why),
+        })
+    }
+
+    fn try_seal(&mut self, sync: bool) -> Result<Option<Sealed>, StoreError> {
+        if self.engine.space.is_torn() {
+            return Err(StoreError::Unknown("an earlier change could not be taken back".into()));
+        }
         if let Some(error) = self.failed.take() {
-            return Err(if self.engine.space.is_torn() { torn(&error) } else { error });
+            return Err(error);
         }
         self.close();
         let entries = std::mem::take(&mut self.entries);
         if entries.is_empty() {
             self.happened();
             return Ok(None);
+        }
+        if self.engine.unsaved {
+            save_identity(&self.engine.store, self.engine.origin)?;
+            self.engine.unsaved = false;
         }
         let position = LogPosition(self.engine.log.position().0 + entries.len() as u64);
         let joined = entries.iter().any(|entry| matches!(entry, LogEntry::Barrier(_)));
@@ -372,24 +413,36 @@ impl<S: Store> Tick<'_, S> {
 
 /// What is derived from the rows may not fit them any more: only a start puts that right.
 fn torn(error: &StoreError) -> StoreError {
-    StoreError::Unknown(format!("a change has failed in the middle: {error}"))
+    StoreError::Unknown(format!("a change could not be taken back: {error}"))
+}
+
+impl<S: Store> Tick<'_, S> {
+    /// Goes back to before the tick, unless it has happened.
+    fn undo(&mut self) -> Result<(), StoreError> {
+        let Some(mark) = self.mark.take() else { return Ok(()) };
+        #[cfg(feature = "planted")]
+        let vector = self.engine.config.planted.undone(mark.vector, &self.engine.vector);
+        #[cfg(feature = "planted")]
+        let mark = Mark { vector, ..mark };
+        let Engine { vector, clock, space, draft, .. } = &mut *self.engine;
+        *vector = mark.vector;
+        *clock = mark.clock;
+        let undone = draft.undo_all(space);
+        match undone {
+            Ok(()) => space.unhappen(mark.next_deadline),
+            Err(_) => space.tear(),
+        }
+        draft.forget();
+        match space.is_torn() {
+            true => Err(undone.err().unwrap_or(StoreError::Unknown("half of a change".into()))),
+            false => Ok(()),
+        }
+    }
 }
 
 impl<S: Store> Drop for Tick<'_, S> {
     fn drop(&mut self) {
-        if let Some(mark) = self.mark.take() {
-            #[cfg(feature = "planted")]
-            let vector = self.engine.config.planted.undone(mark.vector, &self.engine.vector);
-            #[cfg(feature = "planted")]
-            let mark = Mark { vector, ..mark };
-            let Engine { vector, clock, space, draft, .. } = &mut *self.engine;
-            *vector = mark.vector;
-            *clock = mark.clock;
-            // Without a way back the space is torn, and the process ends.
-            if draft.undo_all(space).is_ok() {
-                space.unhappen(mark.next_deadline);
-            }
-            draft.forget();
-        }
+        // Without a way back nothing can be sealed any more, and the process ends with the next tick.
+        let _ = self.undo();
     }
 }

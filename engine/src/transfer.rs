@@ -146,7 +146,8 @@ impl<R: Read> StateReader<R> {
     }
 }
 
-fn decode(
+/// The rows that a stored row holds.
+pub(crate) fn decode(
     family: Family,
     key: &[u8],
     value: &[u8],

@@ -21,13 +21,14 @@ use crate::draft::Point;
 use crate::engine::Engine;
 use crate::header::Header;
 use crate::row::Row;
-use crate::space::Spot;
+use crate::space::{Spot, is_unreadable};
 use crate::store::{Store, StoreError};
 
 /// Rows of a key that are removed one by one; a key with more is cleared by scope, O(1) on the wire.
 const MAX_SINGLE_REMOVALS: u64 = 64;
 
-/// Why an operation was refused. Nothing was changed, but after `Store` the whole tick cannot be sealed.
+/// Why an operation was refused. What the transaction has changed before is still there: to be committed, or
+/// taken back. After `Store` with anything but a row that cannot be read, the whole tick cannot be sealed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpError {
     /// The key holds another type.
@@ -161,10 +162,14 @@ impl<'t, S: Store> Txn<'t, S> {
         self.engine
     }
 
-    /// Remembers a failure of the store, so that the tick cannot be sealed with half a change.
+    /// A row that cannot be read fails the operation, which has changed nothing by it; any other failure of the
+    /// store the whole tick.
     pub(crate) fn guard<T>(&mut self, result: Result<T, StoreError>) -> OpResult<T> {
         result.map_err(|error| {
-            *self.failed = Some(error.clone());
+            match error {
+                StoreError::Corrupt(_) => self.engine.space.meet_damage(),
+                _ => *self.failed = Some(error.clone()),
+            }
             OpError::Store(error)
         })
     }
@@ -347,7 +352,7 @@ impl<'t, S: Store> Txn<'t, S> {
         let header = self.at(place);
         let stored: u64 = header.slots.iter().map(|state| state.stored).sum();
         if stored > MAX_SINGLE_REMOVALS {
-            return self.clear(Scope::Key(db, key));
+            return self.clear(Scope::Key(db, key), false);
         }
         if stored == 0 && header.slots.is_empty() {
             let deadline = !header.deadline().is_empty();
@@ -364,14 +369,50 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(())
     }
 
+    /// Does what replaces a key, or all of a db, whatever was there: what cannot be read is given up for it.
+    /// Tells with the result whether anything was.
+    pub(crate) fn replacing<T>(
+        &mut self,
+        db: u16,
+        key: Option<&[u8]>,
+        replace: impl Fn(&mut Self) -> OpResult<T>,
+    ) -> OpResult<(T, bool)> {
+        let before = self.savepoint();
+        match replace(self) {
+            Err(OpError::Store(StoreError::Corrupt(_))) => {
+                self.rollback(before);
+                let scope = match key {
+                    None => Scope::Db(db),
+                    Some(key) => Scope::Key(db, Bytes::copy_from_slice(key)),
+                };
+                if let Scope::Key(db, key) = &scope
+                    && is_unreadable(&self.engine.space.header(*db, key))
+                {
+                    if self.engine.space.graph().node(&(*db, key.clone())).is_some() {
+                        return Err(OpError::Derived(self.operator_of(*db, key)));
+                    }
+                    let given_up = self.engine.space.give_up_record(*db, key);
+                    self.guard(given_up)?;
+                }
+                self.clear(scope, true)?;
+                Ok((replace(self)?, true))
+            }
+            done => Ok((done?, false)),
+        }
+    }
+
     /// Removes by scope, if anything is there: one effect with the vector before this commit as context
-    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2).
-    fn clear(&mut self, scope: Scope) -> OpResult<()> {
+    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2). With `give_up` what cannot be
+    /// read counts as there; else it fails.
+    fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
-        let names = self.engine.space.rows_in(&clear.scope);
-        let names = self.guard(names)?;
+        let names = match give_up {
+            true => self.engine.space.readable_in(&clear.scope),
+            false => self.engine.space.rows_in(&clear.scope).map(|names| (names, Vec::new())),
+        };
+        let (names, holes) = self.guard(names)?;
         let dot = self.engine.draft.next();
-        let mut live = false;
+        let mut live = give_up;
         for name in names {
             let spot = self.spot(&name)?;
             let row = self.engine.space.look(spot);
@@ -396,6 +437,11 @@ impl<'t, S: Store> Txn<'t, S> {
             let replaced = self.engine.space.replace(&name, spot, new);
             let old = self.guard(replaced)?;
             self.engine.draft.change(name, spot, old);
+        }
+        if give_up {
+            self.engine.space.erase(holes);
+            let recounted = self.engine.space.recount_scope(&clear.scope);
+            self.guard(recounted)?;
         }
         if live {
             self.engine.draft.clear(clear);
@@ -479,6 +525,11 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// Removes a key, hidden types included; false if it was absent. Derived keys refuse.
     pub fn delete(&mut self, db: u16, key: &[u8]) -> OpResult<bool> {
+        let deleted = self.replacing(db, Some(key), |txn| txn.delete_read(db, key))?;
+        Ok(deleted.0 || deleted.1)
+    }
+
+    fn delete_read(&mut self, db: u16, key: &[u8]) -> OpResult<bool> {
         let place = self.open_for_write(db, key)?;
         let visible = self.at(place).visible().is_some();
         if visible {
@@ -537,7 +588,7 @@ impl<'t, S: Store> Txn<'t, S> {
 
     /// Removes everything of a db, its bindings too. Cost: its rows; O(1) on the wire.
     pub fn flush(&mut self, db: u16) -> OpResult<()> {
-        self.clear(Scope::Db(db))
+        self.replacing(db, None, |txn| txn.clear(Scope::Db(db), false)).map(drop)
     }
 
     /// Visits the visible keys of a db in byte order, beginning after a key.
@@ -717,6 +768,7 @@ impl<'t, S: Store> Txn<'t, S> {
     pub fn rollback(&mut self, to: Savepoint) {
         let Engine { draft, space, .. } = &mut *self.engine;
         if let Err(error) = draft.undo(to.0.max(self.begin), space) {
+            space.tear();
             *self.failed = Some(error);
         }
     }

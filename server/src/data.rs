@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lattis_engine::causal::Millis;
-use lattis_engine::store::{RocksOptions, RocksStore, Store};
+use lattis_engine::store::{RocksOptions, RocksStore, Store, StoreError};
 use lattis_engine::{EngineConfig, OpenError};
 
 use crate::behind::WriteFn;
@@ -33,18 +33,45 @@ pub fn open(
     now: Millis,
 ) -> Result<Engine, String> {
     let shown = directory.display();
-    let store = RocksStore::open(directory, &RocksOptions::default())
-        .map_err(|error| format!("opening {shown} failed: {error}"))?;
+    let hint = format!(
+        "`lattis-server --check {shown}` tells what can be read, `--repair {shown}` makes a directory of \
+         that; a node with peers can start with an empty one"
+    );
+    let failed = |error: StoreError| match error {
+        StoreError::Corrupt(_) => format!("opening {shown} failed: {error}. {hint}"),
+        _ => format!("opening {shown} failed: {error}"),
+    };
+    // A directory that is new, or of somebody else, has none.
+    let tails = RocksStore::torn_tails(directory).unwrap_or_default();
+    let options = RocksOptions::default();
+    let store = match RocksStore::open(directory, &options) {
+        Err(StoreError::Full(why)) => {
+            tracing::error!("the disk cannot be written, so this node reads only: {why}");
+            RocksStore::open_read_only(directory, &options)
+        }
+        opened => opened,
+    };
+    let store = store.map_err(failed)?;
     let settings = EngineConfig {
         cache_bytes: config.cache_bytes,
         log_max_bytes: config.log_max_bytes,
         max_bytes: config.transaction_max_bytes,
         ..EngineConfig::default()
     };
-    Engine::open(store, settings, fresh, now).map_err(|error| match error {
-        OpenError::Store(error) => format!("opening {shown} failed: {error}"),
-        OpenError::Damaged(why) => format!("{shown} is damaged and was not opened: {why}"),
-    })
+    let engine = Engine::open(store, settings, fresh, now).map_err(|error| match error {
+        OpenError::Store(error) => failed(error),
+        OpenError::Damaged(why) => {
+            format!("{shown} is damaged and was not opened: {why}. {hint}")
+        }
+    })?;
+    for (file, bytes) in tails {
+        tracing::warn!(
+            "the last {bytes} bytes of {file} were not whole, as a crash leaves them, and were dropped: the log \
+             ends at position {}",
+            engine.position().0
+        );
+    }
+    Ok(engine)
 }
 
 /// The handle that syncs the store from another thread.

@@ -13,15 +13,18 @@
 //! | [`port`], [`peers`] | queues to the peers' thread, and that thread |
 //! | [`run`], [`process`] | starting and stopping; how the process ends |
 //! | [`allocator`], [`usage`] | memory: how it goes back, where it is; disk and processor |
+//! | [`health`], [`check`] | damage: what a node tells of it, and the tools for a directory |
 //! | [`logging`] | lines for people |
 
 pub mod allocator;
 pub mod behind;
+pub mod check;
 pub mod commands;
 pub mod config;
 pub mod cursors;
 pub mod data;
 pub mod glob;
+pub mod health;
 pub mod logging;
 pub mod net;
 pub mod peers;

@@ -1,7 +1,9 @@
 //! Starts a node.
 
 use std::io::Write as _;
+use std::path::Path;
 
+use lattis_server::check::{self, Outcome};
 use lattis_server::config::{Config, help};
 use lattis_server::{logging, process, run};
 
@@ -13,6 +15,8 @@ fn main() {
         Some("--version" | "-v") => {
             print(&format!("lattis-server {}\n", env!("CARGO_PKG_VERSION")))
         }
+        Some("--check") => report(arguments.get(1), check::check),
+        Some("--repair") => report(arguments.get(1), check::repair),
         _ => match Config::from_arguments(arguments).and_then(run::run) {
             Ok(()) => {}
             Err(why) => {
@@ -22,6 +26,24 @@ fn main() {
         },
     }
     process::end(0)
+}
+
+/// Does what is to be done with a directory, and ends the process: with 1 if it is damaged.
+fn report(directory: Option<&String>, work: fn(&Path) -> Result<Outcome, String>) -> ! {
+    let Some(directory) = directory else {
+        logging::last_words("a directory is missing");
+        process::end(process::FAILED);
+    };
+    match work(Path::new(directory)) {
+        Ok(outcome) => {
+            print(&outcome.text);
+            process::end(if outcome.whole { 0 } else { process::FAILED });
+        }
+        Err(why) => {
+            logging::last_words(&why);
+            process::end(process::FAILED);
+        }
+    }
 }
 
 /// Writes to the standard output; who asks and does not listen is not told.

@@ -16,6 +16,7 @@ use crate::behind::Behind;
 use crate::config::Config;
 use crate::cursors::Cursors;
 use crate::data::{self, Engine};
+use crate::health::Health;
 use crate::logging;
 use crate::peers;
 use crate::port::Port;
@@ -67,6 +68,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
         instant: now,
         refuse_writes: None,
         clock_fenced: None,
+        health: Health::default(),
         shutdown: false,
         blocked_clients: 0,
     };
@@ -79,7 +81,12 @@ pub fn run(mut config: Config) -> Result<(), String> {
 
 fn open(config: &Config, random: &mut ChaCha20Rng) -> Result<Engine, String> {
     let directory = config.dir.display();
-    std::fs::create_dir_all(&config.dir).map_err(|error| format!("{directory}: {error}"))?;
+    if !config.dir.is_dir() {
+        std::fs::create_dir_all(&config.dir).map_err(|error| match config.dir.exists() {
+            true => format!("{directory} is not a directory"),
+            false => format!("{directory}: {error}"),
+        })?;
+    }
     let fresh = Fresh { node: NodeId(random.next_u64()), nonce: random.next_u64() };
     data::open(&config.dir, config, fresh, wall_clock())
 }

@@ -101,10 +101,10 @@ fn run(shared: &(Mutex<State>, Condvar), sync: &SyncFn) {
 }
 
 /// Ends the process if it is not known what a write of rows has left on the disk. A full disk has taken
-/// nothing.
+/// nothing, nor has a file that cannot be read.
 pub fn expect_known<T>(result: &Result<T, StoreError>) {
     match result {
-        Ok(_) | Err(StoreError::Full(_)) => {}
+        Ok(_) | Err(StoreError::Full(_) | StoreError::Corrupt(_)) => {}
         Err(error) => fail(error),
     }
 }

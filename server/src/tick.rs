@@ -384,7 +384,7 @@ impl Loop {
                 shell.world.refuse_writes = Some(text);
                 self.retry_at = self.quiet_until;
             }
-            // A row that cannot be read: those who ask for it get an error, others go on.
+            // A row that cannot be read fails who asks for it; a tick fails by one that all need.
             StoreError::Corrupt(_) => {}
             // Dots of the lost batch may be on the disk: nothing may be written before a new incarnation
             // is synced, which is what a start does.
@@ -436,6 +436,7 @@ impl Loop {
         self.shell.close_idle();
         self.shell.accept_again = true;
         self.watch_clock();
+        self.shell.world.health.look(&self.engine);
         // A log that is held for a peer takes half of what is free, so that writes go on.
         if let Some(free) = usage::free_on_disk(&self.shell.world.config.dir) {
             self.engine.set_log_room(self.engine.log_bytes().saturating_add(free / 2));

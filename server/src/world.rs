@@ -9,6 +9,7 @@ use lattis_engine::causal::{Millis, Origin};
 
 use crate::config::Config;
 use crate::cursors::Cursors;
+use crate::health::Health;
 use crate::net::conn::Conn;
 use crate::port::Port;
 use crate::session::Session;
@@ -50,6 +51,8 @@ pub struct World {
     pub refuse_writes: Option<String>,
     /// Why clients' writes are refused, since this node's clock is wrong.
     pub clock_fenced: Option<String>,
+    /// What is unwell on the disk.
+    pub health: Health,
     /// SHUTDOWN was called.
     pub shutdown: bool,
     /// Clients that wait for the peers' thread.

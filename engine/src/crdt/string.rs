@@ -54,6 +54,10 @@ impl<S: Store> Txn<'_, S> {
 
     /// Overwrites a key of any type.
     pub fn set(&mut self, db: u16, key: &[u8], value: Bytes, ttl: Ttl) -> OpResult<()> {
+        self.replacing(db, Some(key), |txn| txn.set_read(db, key, value.clone(), ttl)).map(drop)
+    }
+
+    fn set_read(&mut self, db: u16, key: &[u8], value: Bytes, ttl: Ttl) -> OpResult<()> {
         let place = self.open_for_write(db, key)?;
         let header = self.at(place);
         let ttl = match ttl {

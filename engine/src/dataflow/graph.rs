@@ -161,6 +161,20 @@ impl Graph {
         next.sources_first(affected)
     }
 
+    /// All that a key feeds, directly or not, in an order in which sources come first.
+    pub(crate) fn fed_by(&self, source: &Target) -> Vec<Target> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![source.clone()];
+        while let Some(next) = open.pop() {
+            for (fed, _) in self.feeds(&next) {
+                if found.insert(fed.clone()) {
+                    open.push(fed.clone());
+                }
+            }
+        }
+        self.sources_first(found)
+    }
+
     fn sources_first(&self, targets: BTreeSet<Target>) -> Vec<Target> {
         let mut ordered = Vec::with_capacity(targets.len());
         let mut waiting = targets;

@@ -7,7 +7,7 @@ use crate::cache::{Cache, Weigh};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::header::Header;
 use crate::row::{Origins, Row};
-use crate::store::{Family, Read, Run, Store, StoreError, keys};
+use crate::store::{Family, Hole, Read, Run, StoreError, keys, scan_on};
 
 /// Values that lie in a cache and in a family of the store.
 pub(super) trait Stored: Weigh + Sized {
@@ -78,21 +78,25 @@ pub(super) fn put_unwritten<V: Stored>(
 }
 
 /// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
-/// does not have yet.
-pub(super) fn merged<S: Store, V: Stored>(
+/// does not have yet. With `holes` it passes over what cannot be read, and lists that; without, it fails there.
+#[expect(clippy::too_many_arguments, reason = "the sides of a merge and its range")]
+pub(super) fn merged<S: Read, V: Stored>(
     store: &S,
     family: Family,
     cache: &mut Cache<V>,
     from: &[u8],
     to: &[u8],
     origins: &Origins,
+    mut holes: Option<&mut Vec<Hole>>,
     mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
 ) -> Outcome<()> {
     let unwritten = cache.unwritten_range(from, to);
     let mut ours = unwritten.iter().peekable();
     let mut failed = None;
     let mut stopped = false;
-    store.scan(family, from, to, &mut |key, bytes| {
+    let mut undecoded = Vec::new();
+    let passes = holes.is_some();
+    let mut pass = |key: &[u8], bytes: &[u8]| {
         while let Some(mine) = ours.next_if(|mine| &***mine < key) {
             if let Some(value) = cache.peek(mine)
                 && visit(mine, value).is_break()
@@ -106,6 +110,10 @@ pub(super) fn merged<S: Store, V: Stored>(
             (_, Some(value)) => visit(key, value),
             (_, None) => match V::load(Reader::new(bytes), origins) {
                 Ok(value) => visit(key, &value),
+                Err(_) if passes => {
+                    undecoded.push(key.to_vec());
+                    ControlFlow::Continue(())
+                }
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
@@ -114,12 +122,19 @@ pub(super) fn merged<S: Store, V: Stored>(
         };
         stopped |= flow.is_break();
         flow
-    })?;
+    };
+    match &mut holes {
+        Some(holes) => scan_on(store, family, from, to, holes, &mut pass)?,
+        None => store.scan(family, from, to, &mut pass)?,
+    }
+    if let Some(holes) = holes {
+        holes.extend(undecoded.iter().map(|key| Hole::of(family, key)));
+    }
     if let Some(error) = failed {
         return Err(error);
     }
     if !stopped {
-        for mine in ours {
+        for mine in ours.by_ref() {
             if let Some(value) = cache.peek(mine)
                 && visit(mine, value).is_break()
             {

@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::stored::Stored;
-use super::{Counted, Flip, Outcome, Space, corrupt};
+use super::lost::{Kept, is_unreadable};
+use super::stored::{Stored, merged};
+use super::{Counted, Flip, Outcome, Space, Step, corrupt};
 use crate::cache::Place;
 use crate::codec::{Reader, Writer};
 use crate::commit::RowKey;
@@ -31,7 +32,28 @@ impl<S: Store> Space<S> {
     ) -> Outcome<()> {
         let after = Counted::of(&self.headers[place]);
         self.recount(db, before, after);
-        let (before, after) = (before.visible, after.visible);
+        let shown = (before.visible, after.visible);
+        let mut flown = self.follow_views(db, key, place, shown, flips);
+        if is_unreadable(&flown) {
+            // What cannot be read may be of a view, which needs it no more than anybody else does.
+            self.step_back();
+            let affected = self.graph.fed_by(&(db, Bytes::copy_from_slice(key)));
+            flown = self.compute_anew(&affected, Graph::build(&self.bindings));
+        }
+        if flown.is_err() {
+            self.recount(db, after, before);
+        }
+        flown
+    }
+
+    fn follow_views(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        place: Place,
+        (before, after): (Option<Slot>, Option<Slot>),
+        flips: Vec<Flip>,
+    ) -> Outcome<()> {
         if self.graph.is_empty() || self.headers[place].derived.is_some() {
             return Ok(());
         }
@@ -100,6 +122,7 @@ impl<S: Store> Space<S> {
                 StoreError::Corrupt("a derived element has a negative weight".into())
             })?;
             self.derived[place] = new;
+            self.steps.push(Step::Weight(place, old));
             if (old > 0) != (new > 0) {
                 self.note_change(*db, key);
                 let weight = if new > 0 { 1 } else { -1 };
@@ -118,11 +141,28 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         self.headers.pin(place);
-        let before = Counted::of(&self.headers[place]);
-        self.headers[place].derived = elements;
-        let after = Counted::of(&self.headers[place]);
-        self.recount(*db, before, after);
+        let old = self.set_elements(*db, place, elements);
+        self.steps.push(Step::Elements(*db, place, old));
         Ok(())
+    }
+
+    fn set_elements(&mut self, db: u16, place: Place, elements: Option<u64>) -> Option<u64> {
+        let before = Counted::of(&self.headers[place]);
+        let old = std::mem::replace(&mut self.headers[place].derived, elements);
+        let after = Counted::of(&self.headers[place]);
+        self.recount(db, before, after);
+        old
+    }
+
+    /// Takes back what a change has done to views so far.
+    pub(super) fn step_back(&mut self) {
+        while let Some(step) = self.steps.pop() {
+            match step {
+                Step::Weight(place, old) => self.derived[place] = old,
+                Step::Elements(db, place, old) => drop(self.set_elements(db, place, old)),
+                Step::Graph(old) => self.graph = old,
+            }
+        }
     }
 
     pub(super) fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
@@ -137,8 +177,20 @@ impl<S: Store> Space<S> {
             false => self.bindings.remove(&target),
         };
         let old = old.unwrap_or_default();
-        self.digest = self.digest.wrapping_sub(self.kept_hash(row, &old)).wrapping_add(hash);
-        self.rebind()?;
+        let old_hash = self.kept_hash(row, &old);
+        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
+        if let Err(error) = self.rebind() {
+            let mut stored = Writer::new();
+            let was_there = old.save(&mut stored, &mut self.origins);
+            self.note(keys::binding(row.db, &row.key), was_there.then(|| stored.into_vec()));
+            let target = (row.db, row.key.clone());
+            match was_there {
+                true => drop(self.bindings.insert(target, old)),
+                false => drop(self.bindings.remove(&target)),
+            }
+            self.digest = self.digest.wrapping_sub(hash).wrapping_add(old_hash);
+            return Err(error);
+        }
         Ok(old)
     }
 
@@ -146,24 +198,57 @@ impl<S: Store> Space<S> {
     fn rebind(&mut self) -> Outcome<()> {
         let next = Graph::build(&self.bindings);
         let affected = self.graph.changed(&next);
-        for target in &affected {
+        self.compute_anew(&affected, next)
+    }
+
+    /// Computes anew what derives from a key of which rows were given up.
+    pub(super) fn refeed(&mut self, source: &Target) -> Outcome<()> {
+        if self.graph.feeds(source).is_empty() {
+            return Ok(());
+        }
+        let affected = self.graph.fed_by(source);
+        let graph = Graph::build(&self.bindings);
+        self.whole(|space| space.compute_anew(&affected, graph))
+    }
+
+    /// Computes the elements of some targets, sources first, as a graph has them.
+    fn compute_anew(&mut self, affected: &[Target], next: Graph) -> Outcome<()> {
+        for target in affected {
             let mut elements = Vec::new();
             let place = self.header(target.0, &target.1)?;
             if self.headers[place].derived.is_some() {
-                self.visit_elements(target.0, &target.1, &mut |element| {
-                    elements.push(Bytes::copy_from_slice(element));
-                    ControlFlow::Continue(())
-                })?;
+                let mut prefix = Vec::new();
+                keys::element_prefix(&mut prefix, target.0, &target.1);
+                let end = keys::prefix_end(&prefix);
+                let mut holes = Vec::new();
+                let Space { store, derived, origins, erased, .. } = self;
+                let (store, listed) = (&Kept { store, erased }, Some(&mut holes));
+                merged(
+                    store,
+                    Family::Derived,
+                    derived,
+                    &prefix,
+                    &end,
+                    origins,
+                    listed,
+                    |it, _| {
+                        elements.push(Bytes::copy_from_slice(&it[prefix.len()..]));
+                        ControlFlow::Continue(())
+                    },
+                )?;
+                self.erase(holes);
             }
             for element in elements {
                 let place = self.weight_place(target.0, &target.1, &element)?;
                 self.derived.pin(place);
-                self.derived[place] = 0;
+                let old = std::mem::replace(&mut self.derived[place], 0);
+                self.steps.push(Step::Weight(place, old));
             }
             self.set_derived(target, None)?;
         }
-        self.graph = next;
-        for target in &affected {
+        let old = std::mem::replace(&mut self.graph, next);
+        self.steps.push(Step::Graph(old));
+        for target in affected {
             let Some(node) = self.graph.node(target) else { continue };
             let sources = node.definition.sources.clone();
             self.set_derived(target, Some(0))?;

@@ -83,6 +83,8 @@ pub const FLOOR: &[u8] = b"floor";
 pub const STATE: &[u8] = b"state";
 /// `system`: how many keys have a deadline, and the sum of these. In every run once there is one.
 pub const EXPIRING: &[u8] = b"expiring";
+/// `system`: how many rows were given up, since they could not be read.
+pub const LOST: &[u8] = b"lost";
 /// `system`: prefix of the origins, by number.
 pub const ORIGIN: u8 = b'o';
 /// `system`: prefix of the binding rows, by (db, key).

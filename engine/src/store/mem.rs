@@ -4,13 +4,13 @@
 //! of it, as a torn write-ahead log does; failures of writes can be ordered. Handles share one store, so that
 //! a simulated node can be dropped and opened again over what survived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Batch, Family, Read, Run, Store, StoreError, Visit};
+use super::{Batch, Family, Hole, Read, Run, Store, StoreError, Visit};
 
 type Rows = BTreeMap<(Family, Vec<u8>), Bytes>;
 
@@ -29,9 +29,26 @@ struct Shared {
     /// Both together.
     current: Rows,
     failure: Option<StoreError>,
+    /// Rows that cannot be read.
+    damaged: BTreeSet<(Family, Vec<u8>)>,
 }
 
 impl Shared {
+    /// The first row of a range that cannot be read.
+    fn damage(&self, family: Family, from: &[u8], to: &[u8]) -> Option<&[u8]> {
+        let mut behind = self.damaged.range((family, from.to_vec())..);
+        let first = behind.next().filter(|(of, _)| *of == family)?.1.as_slice();
+        (to.is_empty() || first < to).then_some(first)
+    }
+
+    /// What was written anew, or removed, can be read.
+    fn mend(&mut self, batch: &MemBatch) {
+        for op in &batch.ops {
+            let (Op::Put(family, key, _) | Op::Delete(family, key)) = op;
+            self.damaged.remove(&(*family, key.clone()));
+        }
+    }
+
     fn sync(&mut self) {
         for batch in self.unsynced.drain(..) {
             batch.apply(&mut self.synced);
@@ -68,6 +85,17 @@ impl MemStore {
         self.lock().failure = failure;
     }
 
+    /// Makes a row unreadable, until it is written anew: a damaged block.
+    pub fn damage(&self, family: Family, key: &[u8]) {
+        self.lock().damaged.insert((family, key.to_vec()));
+    }
+
+    /// The stored keys of a family.
+    pub fn keys(&self, family: Family) -> Vec<Vec<u8>> {
+        let shared = self.lock();
+        shared.current.keys().filter(|(of, _)| *of == family).map(|(_, key)| key.clone()).collect()
+    }
+
     /// A store of its own with what this one holds: a copied directory.
     pub fn copy(&self) -> MemStore {
         let current = self.lock().current.clone();
@@ -99,7 +127,11 @@ fn scan(rows: &Rows, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'
 
 impl Read for MemStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(get(&self.lock().current, family, key))
+        let shared = self.lock();
+        match shared.damaged.contains(&(family, key.to_vec())) {
+            true => Err(StoreError::Corrupt("a damaged row".into())),
+            false => Ok(get(&shared.current, family, key)),
+        }
     }
 
     fn scan(
@@ -109,8 +141,26 @@ impl Read for MemStore {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        scan(&self.lock().current, family, from, to, visit);
-        Ok(())
+        let shared = self.lock();
+        let Some(damage) = shared.damage(family, from, to) else {
+            scan(&shared.current, family, from, to, visit);
+            return Ok(());
+        };
+        let mut stopped = false;
+        if from < damage {
+            scan(&shared.current, family, from, damage, &mut |key, value| {
+                let flow = visit(key, value);
+                stopped = flow.is_break();
+                flow
+            });
+        }
+        if stopped { Ok(()) } else { Err(StoreError::Corrupt("a damaged row".into())) }
+    }
+
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+        let mut behind = self.lock().damage(family, from, to)?.to_vec();
+        behind.push(0);
+        (to.is_empty() || behind.as_slice() < to).then_some(behind)
     }
 }
 
@@ -148,6 +198,14 @@ impl Store for MemStore {
         }
         shared.sync();
         let mut rows = MemBatch::default();
+        for Hole { family, from, to, .. } in run.erased() {
+            let within = |(of, key): &(Family, Vec<u8>)| {
+                of == family && key >= from && (to.is_empty() || key < to)
+            };
+            shared.damaged.retain(|row| !within(row));
+            let gone: Vec<_> = shared.current.keys().filter(|row| within(row)).cloned().collect();
+            gone.into_iter().for_each(|(family, key)| rows.delete(family, &key));
+        }
         for (stored, value) in run.changes() {
             let Some((number, key)) = stored.split_first() else { continue };
             let Some(family) = Family::ALL.get(usize::from(*number)) else { continue };
@@ -158,6 +216,7 @@ impl Store for MemStore {
         }
         rows.apply(&mut shared.current);
         rows.apply(&mut shared.synced);
+        shared.mend(&rows);
         failure.map_or(Ok(()), Err)
     }
 
@@ -198,6 +257,10 @@ impl Read for MemSnapshot {
     ) -> Result<(), StoreError> {
         scan(&self.rows, family, from, to, visit);
         Ok(())
+    }
+
+    fn skip(&self, _: Family, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
     }
 }
 

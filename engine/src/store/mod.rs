@@ -20,6 +20,8 @@ mod pieces;
 #[cfg(feature = "rocks")]
 mod rocks;
 mod run;
+#[cfg(feature = "rocks")]
+mod wal;
 
 pub use mem::{MemSnapshot, MemStore};
 #[cfg(feature = "rocks")]
@@ -66,8 +68,8 @@ impl Family {
 /// Why the store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The disk is full: nothing was written.
-    #[error("no space left on the device: {0}")]
+    /// The disk is full, or cannot be written for now: nothing was written.
+    #[error("the disk cannot be written: {0}")]
     Full(String),
     /// It is not known whether the batch reached the disk.
     #[error("write failed: {0}")]
@@ -104,6 +106,71 @@ pub trait Read {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError>;
+
+    /// After a scan that met what cannot be read: where reading can go on, which is the end of a *hole* that
+    /// begins with `from`. `None`: nowhere before `to`.
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// Keys `from <= key < to` of a family, which cannot be read. An empty `to` is the family's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Of which family.
+    pub family: Family,
+    /// The first key that may lie in it.
+    pub from: Vec<u8>,
+    /// The first key behind it.
+    pub to: Vec<u8>,
+    /// What the store says of it; empty where only one value does not decode.
+    pub why: String,
+}
+
+impl Hole {
+    /// One key.
+    pub fn of(family: Family, key: &[u8]) -> Hole {
+        let mut to = key.to_vec();
+        to.push(0);
+        Hole { family, from: key.to_vec(), to, why: String::new() }
+    }
+
+    /// Whether a key lies in it.
+    pub fn holds(&self, family: Family, key: &[u8]) -> bool {
+        self.family == family && *self.from <= *key && (self.to.is_empty() || *key < *self.to)
+    }
+}
+
+/// [`Read::scan`] that goes on behind what cannot be read, and lists that. Fails if reading fails otherwise.
+pub fn scan_on<R: Read + ?Sized>(
+    store: &R,
+    family: Family,
+    from: &[u8],
+    to: &[u8],
+    holes: &mut Vec<Hole>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut from = from.to_vec();
+    loop {
+        let mut last = None;
+        let scanned = store.scan(family, &from, to, &mut |key, value| {
+            last = Some(key.to_vec());
+            visit(key, value)
+        });
+        let why = match scanned {
+            Err(StoreError::Corrupt(why)) => why,
+            other => return other,
+        };
+        if let Some(mut last) = last {
+            last.push(0);
+            from = last;
+        }
+        let end = store.skip(family, &from, to);
+        let ends = end.is_none();
+        let end = end.unwrap_or_else(|| to.to_vec());
+        holes.push(Hole { family, from: std::mem::replace(&mut from, end.clone()), to: end, why });
+        if ends {
+            return Ok(());
+        }
+    }
 }
 
 /// Changes of the journal that reach the store together or not at all.

@@ -162,6 +162,20 @@ impl Owners {
         if self.heads.is_empty() { None } else { self.heads.remove(key) }
     }
 
+    /// The same for all keys of a range.
+    pub(super) fn remove_all(&mut self, from: &[u8], to: &[u8]) -> Vec<Head> {
+        let within = self.heads.range(from.to_vec()..to.to_vec());
+        let keys: Vec<Vec<u8>> = within.map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.heads.remove(key)).collect()
+    }
+
+    /// Numbers up to that one, as it is stored, are taken.
+    pub(super) fn skip_to(&mut self, number: &[u8]) {
+        if let Ok(number) = number.try_into() {
+            self.last = self.last.max(u64::from_be_bytes(number));
+        }
+    }
+
     /// A key gets a large value.
     pub(super) fn insert(&mut self, key: &[u8], len: usize) -> Head {
         self.last += 1;

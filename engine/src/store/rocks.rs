@@ -18,7 +18,7 @@
 //!   the files are synced beside it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,8 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use super::pieces::{self, Head, Key, Owners, PIECE};
-use super::{Batch, Family, Read, Run, Store, StoreError, Visit};
+use super::wal::{BLOCK, Whole};
+use super::{Batch, Family, Hole, Read, Run, Store, StoreError, Visit, keys, scan_on};
 use crate::codec::Parts;
 
 /// What can be tuned. Bytes.
@@ -64,6 +65,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOKS: usize = 500;
 /// A large value that is replaced while it is read is read again, so often at most.
 const READS: usize = 16;
+
+/// How often the range is halved in which a damaged block ends.
+const HALVES: usize = 256;
 
 /// A key as it is stored: rows bear the number of their family.
 fn stored(family: Family, key: &[u8]) -> Key {
@@ -135,6 +139,11 @@ struct Disk {
     full: AtomicBool,
     /// The large values among the rows.
     owners: Mutex<Owners>,
+    /// Merging has met damage and was stopped.
+    unmerged: AtomicBool,
+    read_only: bool,
+    /// Held as long as the store is open; none where the file system takes no file.
+    _lock: Option<File>,
 }
 
 /// How long a sync that fails waits for a write that fails beside it to say why.
@@ -143,7 +152,8 @@ const WRITE_MAY_TAKE: Duration = Duration::from_millis(100);
 fn failure(error: rocksdb::Error) -> StoreError {
     let kind = error.kind();
     let text = error.into_string();
-    if text.contains("No space left") || text.contains("space limit") {
+    let refused = ["No space left", "space limit", "Read-only file system", "in read only mode"];
+    if refused.iter().any(|it| text.contains(it)) {
         StoreError::Full(text)
     } else if kind == ErrorKind::Corruption {
         StoreError::Corrupt(text)
@@ -163,6 +173,107 @@ fn unopened(error: rocksdb::Error) -> StoreError {
     }
 }
 
+/// Takes the lock of a directory, after a look at what lies in it. `None` if the file system takes no file.
+fn guard(path: &Path) -> Result<Option<File>, StoreError> {
+    let refuse = |why: String| Err(StoreError::Unopened(why));
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return refuse("it is not a directory".into());
+        }
+        Err(error) => return refuse(error.to_string()),
+    };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let foreign: Vec<String> = names.filter(|name| !is_ours(name)).collect();
+    let is_store = path.join("CURRENT").exists() || path.join(LOCK).exists();
+    let of_redis = |name: &&String| {
+        name.ends_with(".rdb") || name.ends_with(".aof") || *name == "appendonlydir"
+    };
+    if !is_store && let Some(name) = foreign.iter().find(of_redis) {
+        return refuse(format!(
+            "{name} is data of Redis, which is not read: give a directory of its own, and copy the data \
+             with a client"
+        ));
+    }
+    if !is_store && let Some(name) = foreign.first() {
+        return refuse(format!(
+            "it holds other files ({name}): give an empty directory, or a new one"
+        ));
+    }
+    let file = path.join(LOCK);
+    let opened = File::options().create(true).truncate(false).write(true).open(&file);
+    let Ok(lock) = opened.or_else(|_| File::open(&file)) else { return Ok(None) };
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(fs::TryLockError::WouldBlock) => {
+            refuse("another server has this directory open".into())
+        }
+        Err(fs::TryLockError::Error(error)) => refuse(format!("locking it failed: {error}")),
+    }
+}
+
+/// The file that is locked as long as a store is open: before anything of RocksDB is touched.
+const LOCK: &str = "lock";
+
+/// Whether a file may lie in the directory of a new store: RocksDB's, the lock, and what file systems and
+/// people leave there.
+fn is_ours(name: &str) -> bool {
+    let exact = ["CURRENT", "IDENTITY", "LOCK", LOCK, "rows", "lost+found"];
+    let prefix = ["MANIFEST-", "OPTIONS-", "LOG", "."];
+    let number = |stem: &str| stem.bytes().all(|byte| byte.is_ascii_digit());
+    exact.contains(&name)
+        || prefix.iter().any(|prefix| name.starts_with(prefix))
+        || name
+            .rsplit_once('.')
+            .is_some_and(|(stem, suffix)| number(stem) && ["log", "sst", "dbtmp"].contains(&suffix))
+}
+
+/// Files of rows that are missing or cut, before anything reads in them.
+fn all_there(rows: &DB, path: &Path) -> Result<(), StoreError> {
+    for file in rows.live_files().map_err(unopened)? {
+        let name = file.name.trim_start_matches('/');
+        let length = fs::metadata(path.join(name)).map(|found| found.len()).unwrap_or(0);
+        if length != file.size as u64 {
+            return Err(StoreError::Corrupt(format!(
+                "rows/{name} has {length} bytes of {}",
+                file.size
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A store of which nothing that is read is kept in memory.
+struct Unkept<'s>(&'s RocksStore);
+
+impl Unkept<'_> {
+    fn options() -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options
+    }
+}
+
+impl Read for Unkept<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get_as(&Unkept::options(), family, key)
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.0.scan_as(Unkept::options, family, from, to, visit)
+    }
+
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+        self.0.skip_as(&Unkept::options, family, from, to)
+    }
+}
+
 /// Memory of RocksDB by purpose, in bytes, as it keeps account of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RocksMemory {
@@ -175,9 +286,25 @@ pub struct RocksMemory {
 }
 
 impl RocksStore {
-    /// Opens or creates the store of a directory. Refused if another process has it open or if files are
-    /// damaged; never opened as empty then.
+    /// Opens or creates the store of a directory. Refused if another process has it open, if it holds what is
+    /// not of a store, or if its files are damaged, but for blocks of rows; never opened as empty then.
     pub fn open(path: &Path, options: &RocksOptions) -> Result<RocksStore, StoreError> {
+        let lock = guard(path)?;
+        RocksStore::open_as(path, options, lock, false)
+    }
+
+    /// The same, to be read only: it changes nothing on the disk, and writes are refused as `Full`.
+    pub fn open_read_only(path: &Path, options: &RocksOptions) -> Result<RocksStore, StoreError> {
+        let lock = guard(path)?;
+        RocksStore::open_as(path, options, lock, true)
+    }
+
+    fn open_as(
+        path: &Path,
+        options: &RocksOptions,
+        lock: Option<File>,
+        read_only: bool,
+    ) -> Result<RocksStore, StoreError> {
         let mut db = Options::default();
         db.create_if_missing(true);
         db.create_missing_column_families(true);
@@ -191,10 +318,18 @@ impl RocksStore {
         db.set_max_log_file_size(4 << 20);
         db.set_allow_concurrent_memtable_write(false);
         db.set_enable_write_thread_adaptive_yield(false);
+        if read_only {
+            // RocksDB's own log has to go somewhere.
+            db.set_db_log_dir(std::env::temp_dir());
+        }
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let columns = [LOG, NODE]
             .map(|name| ColumnFamilyDescriptor::new(name, column_options(false, &cache)));
-        let journal = DB::open_cf_descriptors(&db, path, columns).map_err(unopened)?;
+        let opened = match read_only {
+            true => DB::open_cf_descriptors_read_only(&db, path, columns, false),
+            false => DB::open_cf_descriptors(&db, path, columns),
+        };
+        let journal = opened.map_err(unopened)?;
         let journal = Journal::try_new(journal, |db| {
             let missing = |name| StoreError::Corrupt(format!("no column family {name}"));
             let handle = |name| db.cf_handle(name).ok_or_else(|| missing(name));
@@ -202,12 +337,81 @@ impl RocksStore {
         })?;
         let run_options = column_options(true, &cache);
         let rows_at = path.join("rows");
+        // A block that cannot be read is no reason not to merge others, and not to write.
+        db.set_paranoid_checks(false);
         let columns = [ColumnFamilyDescriptor::new("default", column_options(true, &cache))];
-        let rows = DB::open_cf_descriptors(&db, &rows_at, columns).map_err(unopened)?;
-        let (path, full) = (path.to_owned(), AtomicBool::new(false));
+        let opened = match read_only {
+            true => DB::open_cf_descriptors_read_only(&db, &rows_at, columns, false),
+            false => DB::open_cf_descriptors(&db, &rows_at, columns),
+        };
+        let rows = opened.map_err(unopened)?;
+        all_there(&rows, &rows_at)?;
         let owners = Mutex::new(load_owners(&rows)?);
-        let disk = Disk { path, rows: rows_at, run_options, full, owners };
+        let disk = Disk {
+            path: path.to_owned(),
+            rows: rows_at,
+            run_options,
+            full: AtomicBool::new(false),
+            owners,
+            unmerged: AtomicBool::new(false),
+            read_only,
+            _lock: lock,
+        };
         Ok(RocksStore { rows: Arc::new(rows), journal: Arc::new(journal), disk: Arc::new(disk) })
+    }
+
+    /// What the end of the journal's write-ahead log has that is not whole, and will be dropped by opening: file
+    /// and bytes. A crash in the middle of a write leaves such an end, damage may.
+    pub fn torn_tails(path: &Path) -> io::Result<Vec<(String, u64)>> {
+        let mut torn = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".log") || !is_ours(&name) {
+                continue;
+            }
+            let mut file = File::open(entry.path())?;
+            let length = file.metadata()?.len();
+            let (mut whole, mut block) = (Whole::default(), Vec::with_capacity(BLOCK));
+            loop {
+                block.clear();
+                io::Read::by_ref(&mut file).take(BLOCK as u64).read_to_end(&mut block)?;
+                if !whole.block(&block) {
+                    break;
+                }
+            }
+            if whole.end < length {
+                torn.push((name, length - whole.end));
+            }
+        }
+        torn.sort();
+        Ok(torn)
+    }
+
+    /// Whether files of rows are no longer merged since one of them is damaged: found out, and the merging
+    /// stopped, by this call.
+    pub fn is_unmerged(&self) -> bool {
+        let failed = || {
+            let errors = self.rows.property_int_value("rocksdb.background-errors");
+            errors.ok().flatten().unwrap_or(0) > 0
+        };
+        if !self.disk.unmerged.load(Ordering::Acquire) && failed() {
+            // If this fails it is tried again by the next call.
+            let stopped = self.rows.set_options(&[("disable_auto_compactions", "true")]);
+            self.disk.unmerged.store(stopped.is_ok(), Ordering::Release);
+        }
+        self.disk.unmerged.load(Ordering::Acquire)
+    }
+
+    /// Reads all rows through, and tells what cannot be read. Cost: the files; they do not enter the cache.
+    pub fn scrub(&self) -> Result<Vec<Hole>, StoreError> {
+        let mut holes = Vec::new();
+        let unkept = Unkept(self);
+        for family in Family::ALL.into_iter().filter(|family| !family.is_journal()) {
+            let pass = &mut |_: &[u8], _: &[u8]| ControlFlow::Continue(());
+            scan_on(&unkept, family, &[], &[], &mut holes, pass)?;
+        }
+        Ok(holes)
     }
 
     /// A property of RocksDB for INFO and tests, summed over the families.
@@ -242,6 +446,13 @@ impl RocksStore {
             memtables: self.property("rocksdb.size-all-mem-tables"),
             blocks: shared.ok().flatten().unwrap_or(0),
             tables: self.property("rocksdb.estimate-table-readers-mem"),
+        }
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        match self.disk.read_only {
+            true => Err(StoreError::Full("it was opened to be read only".into())),
+            false => Ok(()),
         }
     }
 
@@ -332,6 +543,41 @@ impl RocksStore {
         })
     }
 
+    /// [`Read::skip`], with options: looks for the nearest key from which reading can go on. What cannot be read
+    /// is a block, whose end is not known, so it is felt for: by ever larger steps, then by halves.
+    fn skip_as(
+        &self,
+        options: &dyn Fn() -> ReadOptions,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+    ) -> Option<Vec<u8>> {
+        let reads = |key: &[u8]| {
+            let first = &mut |_: &[u8], _: &[u8]| ControlFlow::Break(());
+            self.scan_as(options, family, key, to, first).is_ok()
+        };
+        let inside = |key: &Vec<u8>| to.is_empty() || key.as_slice() < to;
+        let steps = (1..=from.len()).rev().map(|length| keys::prefix_end(&from[..length]));
+        let steps = steps.filter(|key| !key.is_empty()).take_while(inside);
+        let mut low = from.to_vec();
+        let mut high = None;
+        for step in steps {
+            if reads(&step) {
+                high = Some(step);
+                break;
+            }
+            low = step;
+        }
+        // Behind the last step there may still be something before the end.
+        let mut high =
+            high.unwrap_or_else(|| if to.is_empty() { vec![0xff; 8] } else { to.to_vec() });
+        for _ in 0..HALVES {
+            let Some(middle) = between(&low, &high) else { break };
+            if reads(&middle) { high = middle } else { low = middle }
+        }
+        (inside(&high) && reads(&high)).then_some(high)
+    }
+
     /// Files of rows that have not been merged with others.
     fn loose_runs(&self) -> u64 {
         let property = "rocksdb.num-files-at-level0";
@@ -355,6 +601,15 @@ impl RocksStore {
         let mut writer = SstFileWriter::create(&self.disk.run_options);
         writer.open(file)?;
         let (mut gone, mut new) = (Vec::new(), Vec::new());
+        for Hole { family, from, to, .. } in run.erased() {
+            let from = stored(*family, from);
+            let to = match to.is_empty() {
+                true => Key::from_slice(&[*family as u8 + 1]),
+                false => stored(*family, to),
+            };
+            gone.extend(owners.remove_all(&from, &to));
+            writer.delete_range(from, to)?;
+        }
         for (key, value) in run.changes() {
             gone.extend(owners.remove(key));
             match value {
@@ -469,7 +724,20 @@ fn load_owners(rows: &DB) -> Result<Owners, StoreError> {
             .ok_or_else(|| StoreError::Corrupt("owner of a large value".into()))?;
         found.next();
     }
-    found.status().map_err(failure)?;
+    if let Err(StoreError::Corrupt(_)) = found.status().map_err(failure) {
+        // Nothing but this: the pieces of some values will stay when these go. Their numbers are not for others.
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound([pieces::PIECES]);
+        options.set_iterate_upper_bound([pieces::PIECES + 1]);
+        let mut last = rows.raw_iterator_opt(options);
+        last.seek_to_last();
+        if let Some(key) = last.key() {
+            owners.skip_to(key.get(1..9).unwrap_or_default());
+        }
+        last.status().map_err(failure)?;
+    } else {
+        found.status().map_err(failure)?;
+    }
     Ok(owners)
 }
 
@@ -533,6 +801,24 @@ fn drive_journal(
     rows.status().map_err(failure)
 }
 
+/// Half way between two keys, of which the first is less; `None` if they are as good as neighbours.
+fn between(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
+    const DIGITS: usize = 16;
+    let common = low.iter().zip(high).take_while(|(low, high)| low == high).count();
+    let number = |key: &[u8]| {
+        let mut digits = [0; DIGITS];
+        let rest = key.get(common..).unwrap_or_default();
+        let length = rest.len().min(DIGITS);
+        digits[..length].copy_from_slice(&rest[..length]);
+        u128::from_be_bytes(digits)
+    };
+    let (low_number, high_number) = (number(low), number(high));
+    let apart = high_number.checked_sub(low_number).filter(|apart| *apart > 1)?;
+    let mut middle = low[..common].to_vec();
+    middle.extend((low_number + apart / 2).to_be_bytes());
+    Some(middle)
+}
+
 impl Read for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.get_as(&ReadOptions::default(), family, key)
@@ -547,6 +833,10 @@ impl Read for RocksStore {
     ) -> Result<(), StoreError> {
         self.scan_as(ReadOptions::default, family, from, to, visit)
     }
+
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+        self.skip_as(&ReadOptions::default, family, from, to)
+    }
 }
 
 impl Store for RocksStore {
@@ -558,6 +848,7 @@ impl Store for RocksStore {
     }
 
     fn write(&self, batch: RocksBatch, sync: bool) -> Result<(), StoreError> {
+        self.writable()?;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         let pieces = batch.large.iter().try_for_each(|large| self.write_pieces(large));
@@ -569,10 +860,11 @@ impl Store for RocksStore {
     }
 
     fn write_run(&self, run: &mut Run) -> Result<(), StoreError> {
+        self.writable()?;
         run.sort();
         self.sync()?;
         for _ in 0..LOOKS {
-            if self.loose_runs() < MAX_LOOSE_RUNS {
+            if self.is_unmerged() || self.loose_runs() < MAX_LOOSE_RUNS {
                 break;
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -604,6 +896,9 @@ impl Store for RocksStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        if self.disk.read_only {
+            return Ok(());
+        }
         if !self.disk.full.load(Ordering::Acquire) {
             match self.journal.borrow_owner().flush_wal(true) {
                 Ok(()) => return Ok(()),
@@ -647,6 +942,12 @@ impl Read for RocksSnapshot {
     ) -> Result<(), StoreError> {
         self.held.with_dependent(|store, taken| {
             store.scan_as(|| taken.options(family), family, from, to, visit)
+        })
+    }
+
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+        self.held.with_dependent(|store, taken| {
+            store.skip_as(&|| taken.options(family), family, from, to)
         })
     }
 }

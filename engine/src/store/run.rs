@@ -1,6 +1,6 @@
 //! A run: the changes of rows that reach the store together, as one sorted file.
 
-use super::Family;
+use super::{Family, Hole};
 use crate::codec::{Between, Parts, Writer};
 
 /// Changes of rows, one for each key. They reach the store together or not at all.
@@ -10,6 +10,8 @@ pub struct Run {
     /// Large payloads, which are shared with the rows.
     between: Between,
     changes: Vec<Change>,
+    /// What is removed before the changes are made.
+    erased: Vec<Hole>,
 }
 
 /// Memory of a run that is kept for the next one at most. Bytes.
@@ -42,6 +44,17 @@ impl Run {
         self.bytes.clear();
         self.changes.clear();
         self.between.clear();
+        self.erased.clear();
+    }
+
+    /// Removes all rows of a range that cannot be read. Rows of the run that lie in it stay.
+    pub fn erase(&mut self, hole: Hole) {
+        self.erased.push(hole);
+    }
+
+    /// The ranges to be removed first.
+    pub(super) fn erased(&self) -> &[Hole] {
+        &self.erased
     }
 
     /// Writes a row.
@@ -102,7 +115,8 @@ impl Run {
     pub(crate) fn take_half(&mut self) -> Run {
         let rest = self.changes.split_off(self.changes.len() / 2);
         let changes = std::mem::replace(&mut self.changes, rest);
-        Run { bytes: self.bytes.clone(), between: self.between.clone(), changes }
+        let (bytes, between) = (self.bytes.clone(), self.between.clone());
+        Run { bytes, between, changes, erased: Vec::new() }
     }
 
     /// Puts the changes in the order of their stored keys. Of those of one key any stays: they are the same,

@@ -152,6 +152,10 @@ const SECTIONS: &[(&str, &[Show])] = &[
             Field("aof_last_write_status", |it| {
                 shown(if it.world().refuse_writes.is_none() { "ok" } else { "err" })
             }),
+            Field("lattis_health", |it| shown(it.world().health.state())),
+            Field("lattis_lost_rows", |it| shown(it.call.txn.engine().lost_rows())),
+            Field("lattis_damaged_ranges", |it| shown(it.world().health.damaged_ranges()?)),
+            Field("lattis_files_are_merged", |it| shown(u8::from(it.world().health.merges()))),
             Field("lattis_log_bytes", |it| shown(it.call.txn.engine().log_bytes())),
             Field("lattis_disk_bytes", |it| shown(usage::bytes_in(&it.world().config.dir)?)),
         ],

@@ -1,0 +1,295 @@
+//! What cannot be read: passed over, and given up where something new takes its place.
+//!
+//! A command that meets a damaged row fails and has changed nothing. But what has to be applied (a commit that
+//! is in a log) and what replaces a key whatever it was (SET, DEL, FLUSHALL) takes such a row for empty: the
+//! row is *given up*. Its hash stays in the digest, since nobody knows it, and the vector goes on covering its
+//! dots. So a node that has given up rows must not send its state to others, who would read them as removed.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::stored::merged;
+use super::{Counted, Outcome, Space};
+use crate::codec::{Reader, Writer};
+use crate::commit::{RowKey, Scope};
+use crate::crdt::Slot;
+use crate::header::Header;
+use crate::row::Row;
+use crate::store::{Family, Hole, Read, Store, StoreError, Visit, keys, scan_on};
+
+const FORMAT: u8 = 1;
+
+/// A store without what was given up and still lies there.
+pub(super) struct Kept<'s, S> {
+    pub(super) store: &'s S,
+    pub(super) erased: &'s [(u64, Hole)],
+}
+
+impl<S: Read> Read for Kept<'_, S> {
+    fn get(&self, family: Family, key: &[u8]) -> Outcome<Option<Bytes>> {
+        let within = |(_, hole): &(u64, Hole)| hole.holds(family, key);
+        if self.erased.iter().any(within) { Ok(None) } else { self.store.get(family, key) }
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Outcome<()> {
+        if self.erased.is_empty() {
+            return self.store.scan(family, from, to, visit);
+        }
+        let mut from = from.to_vec();
+        loop {
+            let behind =
+                |hole: &&Hole| hole.family == family && (hole.to.is_empty() || from < hole.to);
+            let holes = self.erased.iter().map(|(_, hole)| hole).filter(behind);
+            let Some(next) = holes.min_by(|one, other| one.from.cmp(&other.from)) else {
+                return self.store.scan(family, &from, to, visit);
+            };
+            if !to.is_empty() && *next.from >= *to {
+                return self.store.scan(family, &from, to, visit);
+            }
+            if from < next.from {
+                let mut stopped = false;
+                let mut seen = from.clone();
+                let scanned = self.store.scan(family, &from, &next.from, &mut |key, value| {
+                    seen = key.to_vec();
+                    seen.push(0);
+                    let flow = visit(key, value);
+                    stopped = flow.is_break();
+                    flow
+                });
+                if stopped {
+                    return Ok(());
+                }
+                // To find that nothing is left before it, the store may look into what was given up.
+                let ends = || self.store.skip(family, &seen, &next.from).is_none();
+                if !(is_unreadable(&scanned) && ends()) {
+                    scanned?;
+                }
+            }
+            if next.to.is_empty() || (!to.is_empty() && *next.to >= *to) {
+                return Ok(());
+            }
+            from.clone_from(&next.to);
+        }
+    }
+
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+        self.store.skip(family, from, to)
+    }
+}
+
+/// How many rows were given up, as a store tells.
+pub(crate) fn load_lost<R: Read>(store: &R) -> Outcome<u64> {
+    let Some(record) = store.get(Family::System, keys::LOST)? else { return Ok(0) };
+    let count = Reader::with_format(&record, FORMAT).and_then(|mut input| input.varint());
+    count.map_err(|error| StoreError::corrupt("count of lost rows", error))
+}
+
+/// Whether what was tried has met what cannot be read.
+pub(crate) fn is_unreadable<T>(outcome: &Outcome<T>) -> bool {
+    matches!(outcome, Err(StoreError::Corrupt(_)))
+}
+
+impl<S: Store> Space<S> {
+    /// Rows and ranges of rows that were given up, since the directory was made.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Whether anybody has met what cannot be read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Somebody has met what cannot be read.
+    pub(crate) fn meet_damage(&mut self) {
+        self.unread = true;
+    }
+
+    /// So many more were lost.
+    pub(crate) fn note_lost(&mut self, more: u64) {
+        if more > 0 {
+            self.lost += more;
+            let mut record = Writer::with_format(FORMAT);
+            record.varint(self.lost);
+            self.note(keys::LOST.to_vec(), Some(record.into_vec()));
+        }
+    }
+
+    /// Gives up ranges of the store: whatever is in them is removed with this generation.
+    pub(crate) fn erase(&mut self, holes: Vec<Hole>) {
+        // What is derived is computed anew.
+        let lost = holes.iter().filter(|hole| hole.family != Family::Derived).count();
+        self.note_lost(lost as u64);
+        self.erased.extend(holes.into_iter().map(|hole| (self.generation, hole)));
+    }
+
+    /// The store without what was given up.
+    pub(super) fn kept(&self) -> Kept<'_, S> {
+        Kept { store: &self.store, erased: &self.erased }
+    }
+
+    /// Takes a row for empty that cannot be read. One that can be read stays.
+    pub(crate) fn give_up(&mut self, row: &RowKey) -> Outcome<()> {
+        let found = self.header(row.db, &row.key);
+        if is_unreadable(&found) {
+            self.give_up_record(row.db, &row.key)?;
+        } else {
+            found?;
+        }
+        if is_unreadable(&self.spot(row)) {
+            let record = self.header(row.db, &row.key)?;
+            let mut name = Vec::new();
+            keys::row(&mut name, row);
+            let place = self.rows.insert(&name, Row::default());
+            self.rows.pin(place);
+            self.headers.pin(record);
+            let before = Counted::of(&self.headers[record]);
+            let shown = self.headers[record].hidden.0 == 0;
+            let state = self.headers[record].slot_mut(row.slot);
+            state.stored = state.stored.saturating_sub(1);
+            if shown {
+                state.rows = state.rows.saturating_sub(1);
+            }
+            self.erase(vec![Hole::of(Family::Data, &name)]);
+            let flips = match row.slot == Slot::Set && shown {
+                true => vec![(row.subkey.clone(), -1)],
+                false => Vec::new(),
+            };
+            // A view that does not have the element either has nothing to take back.
+            let followed =
+                self.whole(|space| space.follow(row.db, &row.key, record, before, flips));
+            if !is_unreadable(&followed) {
+                followed?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the record of a key for empty, and with it all rows that belong to it.
+    pub(crate) fn give_up_record(&mut self, db: u16, key: &[u8]) -> Outcome<()> {
+        let mut name = Vec::new();
+        keys::header(&mut name, db, key);
+        let place = self.headers.insert(&name, Header::default());
+        self.headers.pin(place);
+        let mut holes = vec![Hole::of(Family::Keys, &name)];
+        let mut prefix = Vec::new();
+        keys::element_prefix(&mut prefix, db, key);
+        self.give_up_rows(&prefix, &keys::prefix_end(&prefix), &mut holes, |_, _| true)?;
+        let target = (db, Bytes::copy_from_slice(key));
+        if self.graph.node(&target).is_some() {
+            let mut elements = 0;
+            let end = keys::prefix_end(&prefix);
+            let Space { store, derived, origins, erased, .. } = self;
+            let store = &Kept { store, erased };
+            let holes = Some(&mut holes);
+            merged(store, Family::Derived, derived, &prefix, &end, origins, holes, |_, weight| {
+                elements += u64::from(*weight > 0);
+                ControlFlow::Continue(())
+            })?;
+            self.headers[place].derived = Some(elements);
+        }
+        self.erase(holes);
+        // Most records show something.
+        let shown = Counted { visible: Some(Slot::String), expires: None };
+        let after = Counted::of(&self.headers[place]);
+        self.recount(db, shown, after);
+        Ok(())
+    }
+
+    /// Removes stored rows of collections of which `gone` says so, by db and key, whatever they hold.
+    fn give_up_rows(
+        &mut self,
+        from: &[u8],
+        to: &[u8],
+        holes: &mut Vec<Hole>,
+        mut gone: impl FnMut(u16, &[u8]) -> bool,
+    ) -> Outcome<()> {
+        let mut names = Vec::new();
+        scan_on(&self.kept(), Family::Data, from, to, holes, &mut |name, _| {
+            if keys::split_slot(name).is_none_or(|(db, key, ..)| gone(db, key)) {
+                names.push(name.to_vec());
+            }
+            ControlFlow::Continue(())
+        })?;
+        for name in names {
+            let found = self.rows.find(&name);
+            let place = found.unwrap_or_else(|| self.rows.insert(&name, Row::default()));
+            self.rows.pin(place);
+            self.rows[place] = Row::default();
+        }
+        Ok(())
+    }
+
+    /// [`rows_in`](Space::rows_in) of what can be read; the rest is listed.
+    pub(crate) fn readable_in(&mut self, scope: &Scope) -> Outcome<(Vec<RowKey>, Vec<Hole>)> {
+        let mut holes = Vec::new();
+        let names = self.list_rows(scope, Some(&mut holes))?;
+        Ok((names, holes))
+    }
+
+    /// Counts anew what is left in a scope of which ranges were given up.
+    pub(crate) fn recount_scope(&mut self, scope: &Scope) -> Outcome<()> {
+        match scope {
+            Scope::Key(db, key) => {
+                self.recount_key(*db, key)?;
+                self.refeed(&(*db, key.clone()))
+            }
+            Scope::Db(db) => {
+                let mut shown = Vec::new();
+                let to = keys::prefix_end(&db.to_be_bytes());
+                let Space { store, headers, origins, erased, .. } = self;
+                let store = &Kept { store, erased };
+                let from = db.to_be_bytes();
+                let holes = Some(&mut Vec::new());
+                merged(store, Family::Keys, headers, &from, &to, origins, holes, |key, _| {
+                    shown.push(key[2..].to_vec());
+                    ControlFlow::Continue(())
+                })?;
+                shown.iter().try_for_each(|key| self.recount_key(*db, key))?;
+                let listed: std::collections::BTreeSet<Vec<u8>> = shown.into_iter().collect();
+                let mut holes = Vec::new();
+                self.give_up_rows(&from, &to, &mut holes, |_, key| !listed.contains(key))?;
+                self.erase(holes);
+                let mut visible = 0;
+                for key in listed {
+                    let place = self.header(*db, &key)?;
+                    visible += u64::from(self.headers[place].visible().is_some());
+                }
+                if let Some(count) = self.counts.get_mut(usize::from(*db)) {
+                    *count = visible;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn recount_key(&mut self, db: u16, key: &[u8]) -> Outcome<()> {
+        let place = self.header(db, key)?;
+        let hidden = self.headers[place].hidden;
+        let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
+        for slot in slots {
+            let (mut stored, mut shown) = (0, 0);
+            let mut prefix = Vec::new();
+            keys::slot_prefix(&mut prefix, db, key, slot);
+            let end = keys::prefix_end(&prefix);
+            let Space { store, rows, origins, erased, .. } = self;
+            let store = &Kept { store, erased };
+            let holes = Some(&mut Vec::new());
+            merged(store, Family::Data, rows, &prefix, &end, origins, holes, |_, row: &Row| {
+                stored += u64::from(!row.is_empty());
+                shown += u64::from(row.is_visible(hidden));
+                ControlFlow::Continue(())
+            })?;
+            self.headers.pin(place);
+            let before = Counted::of(&self.headers[place]);
+            let state = self.headers[place].slot_mut(slot);
+            (state.stored, state.rows) = (stored, shown);
+            state.cached = state.cached.min(stored);
+            self.headers[place].prune();
+            let after = Counted::of(&self.headers[place]);
+            self.recount(db, before, after);
+        }
+        Ok(())
+    }
+}

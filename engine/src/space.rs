@@ -9,6 +9,7 @@
 //! changed since the last time goes there as one *generation* ([`Space::freeze`]).
 
 mod deadlines;
+mod due;
 mod expiring;
 mod lost;
 mod stored;
@@ -30,6 +31,7 @@ use crate::header::Header;
 use crate::row::{Origins, Row};
 use crate::store::{Family, Hole, Read as _, Run, Store, StoreError, keys};
 
+use due::Due;
 pub(crate) use expiring::Counted;
 use expiring::Expiring;
 use lost::Kept;
@@ -68,8 +70,8 @@ pub(crate) struct Space<S: Store> {
     system: BTreeMap<Vec<u8>, Unwritten>,
     /// The generation that changes belong to now.
     generation: u64,
-    /// Deadlines that the tick has taken off the list.
-    taken: Vec<Vec<u8>>,
+    /// Deadlines to come.
+    due: Due,
     /// Keys that a deadline has hidden since the start.
     expired: u64,
     /// What a change has done to views so far, to be taken back if the rest of it meets what cannot be read.
@@ -82,8 +84,6 @@ pub(crate) struct Space<S: Store> {
     unread: bool,
     /// A change could not be taken back: what is derived from the rows may not fit them any more.
     torn: bool,
-    /// The earliest deadline that has not been processed.
-    next_deadline: Option<Millis>,
     /// What deadlines are judged by: a key whose deadline ended before this is hidden.
     now: Millis,
     /// Keys changed since last asked, if anyone asks.
@@ -178,14 +178,13 @@ impl<S: Store> Space<S> {
             expiring: Vec::new(),
             system: BTreeMap::new(),
             generation: 1,
-            taken: Vec::new(),
+            due: Due::default(),
             expired: 0,
             steps: Vec::new(),
             erased: Vec::new(),
             lost: 0,
             unread: false,
             torn: false,
-            next_deadline: None,
             now: Millis(0),
             changed: None,
             scratch: Vec::new(),
@@ -200,7 +199,7 @@ impl<S: Store> Space<S> {
         space.lost = load_lost(&space.store)?;
         space.load_bindings()?;
         space.load_expiring(position)?;
-        space.find_next_deadline()?;
+        space.fill_window()?;
         Ok(space)
     }
 
@@ -801,7 +800,7 @@ impl<S: Store> Space<S> {
 
     /// The tick has happened.
     pub(crate) fn settle(&mut self) {
-        self.taken.clear();
+        self.settle_due();
         self.rest(SWEPT);
         // Half of the budget for records, the rest for rows; what one does not use the other may.
         let half = self.limit / 2;
@@ -824,11 +823,8 @@ impl<S: Store> Space<S> {
     }
 
     /// The tick has not happened, and its rows are put back. What time alone has hidden stays so.
-    pub(crate) fn unhappen(&mut self, next_deadline: Option<Millis>) {
-        for key in std::mem::take(&mut self.taken) {
-            self.note(key, Some(Vec::new()));
-        }
-        self.next_deadline = next_deadline;
+    pub(crate) fn unhappen(&mut self) {
+        self.put_due_back();
         (self.recent, self.recent_row) = (None, None);
         if let Some(changed) = &mut self.changed {
             changed.clear();

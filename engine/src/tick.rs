@@ -46,11 +46,7 @@ pub struct Sealed {
 impl<S: Store> Engine<S> {
     /// Begins a tick at a wall-clock time.
     pub fn tick(&mut self, now: Millis) -> Tick<'_, S> {
-        let mark = Mark {
-            vector: self.vector.clone(),
-            clock: self.clock,
-            next_deadline: self.space.next_deadline(),
-        };
+        let mark = Mark { vector: self.vector.clone(), clock: self.clock };
         // Deadlines are judged by the wall clock alone: the hybrid one orders, and may stand still or be far
         // ahead.
         self.space.set_now(now);
@@ -64,7 +60,6 @@ impl<S: Store> Engine<S> {
 struct Mark {
     vector: VersionVector,
     clock: HlcClock,
-    next_deadline: Option<Millis>,
 }
 
 /// One step of a node. Dropped without [`seal`](Tick::seal), it has not happened.
@@ -429,7 +424,7 @@ impl<S: Store> Tick<'_, S> {
         *clock = mark.clock;
         let undone = draft.undo_all(space);
         match undone {
-            Ok(()) => space.unhappen(mark.next_deadline),
+            Ok(()) => space.unhappen(),
             Err(_) => space.tear(),
         }
         draft.forget();

@@ -1,4 +1,4 @@
-//! Deadlines: what they hide, and the list of those to come (MODEL M7).
+//! Deadlines: what they hide (MODEL M7).
 //!
 //! A deadline that was reached by this node's wall clock hides what was written up to it, at once and at
 //! every node, before anybody has removed it.
@@ -7,14 +7,13 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Counted, Flip, Outcome, Space, Unwritten};
+use super::{Counted, Flip, Outcome, Space};
 use crate::cache::Place;
 use crate::causal::Millis;
 use crate::commit::RowKey;
 use crate::crdt::Slot;
-use crate::dataflow::graph::Target;
 use crate::row::Row;
-use crate::store::{Family, Store, keys};
+use crate::store::Store;
 
 /// What a deadline hides of a key: what was written up to then, which leaves so many visible rows.
 pub(super) struct Hiding {
@@ -63,17 +62,11 @@ impl<S: Store> Space<S> {
     /// Lists the key's deadline in place of the one that it had.
     fn relist(&mut self, row: &RowKey, old: Option<Millis>, place: Place) {
         if let Some(time) = old {
-            self.note(keys::deadline(time, row.db, &row.key), None);
+            self.unlist_deadline(time, row.db, &row.key);
         }
         if let Some(time) = self.headers[place].expires() {
             self.list_deadline(time, row.db, &row.key);
         }
-    }
-
-    /// Puts a deadline on the list of those to come.
-    fn list_deadline(&mut self, time: Millis, db: u16, key: &[u8]) {
-        self.note(keys::deadline(time, db, key), Some(Vec::new()));
-        self.next_deadline = Some(self.next_deadline.map_or(time, |next| next.min(time)));
     }
 
     /// What the key's deadline hides by now.
@@ -150,76 +143,5 @@ impl<S: Store> Space<S> {
             })?;
         }
         Ok(place)
-    }
-
-    pub(crate) fn next_deadline(&self) -> Option<Millis> {
-        self.next_deadline
-    }
-
-    /// Takes up to `limit` deadlines that lie before `now` off the list, earliest first.
-    pub(crate) fn take_due(&mut self, now: Millis, limit: usize) -> Outcome<Vec<Target>> {
-        if self.next_deadline.is_none_or(|next| next >= now) {
-            return Ok(Vec::new());
-        }
-        let mut due = Vec::new();
-        self.visit_deadlines(&mut |key| match keys::split_deadline(key) {
-            Some((time, db, name)) if time < now && due.len() < limit => {
-                due.push((key.to_vec(), (db, Bytes::copy_from_slice(name))));
-                ControlFlow::Continue(())
-            }
-            _ => ControlFlow::Break(()),
-        })?;
-        let mut targets = Vec::with_capacity(due.len());
-        for (key, target) in due {
-            self.note(key.clone(), None);
-            self.taken.push(key);
-            targets.push(target);
-        }
-        self.find_next_deadline()?;
-        Ok(targets)
-    }
-
-    pub(super) fn find_next_deadline(&mut self) -> Outcome<()> {
-        let mut next = None;
-        self.visit_deadlines(&mut |key| {
-            next = keys::split_deadline(key).map(|(time, _, _)| time);
-            ControlFlow::Break(())
-        })?;
-        self.next_deadline = next;
-        Ok(())
-    }
-
-    pub(super) fn visit_deadlines(
-        &self,
-        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Outcome<()> {
-        let from = vec![keys::DEADLINE];
-        let to = keys::prefix_end(&from);
-        let mut pending = self.system.range(from.clone()..to.clone()).peekable();
-        let mut stopped = false;
-        let mut pass = |key: &[u8]| {
-            let flow = visit(key);
-            stopped |= flow.is_break();
-            flow
-        };
-        self.store.scan(Family::System, &from, &to, &mut |key, _| {
-            while let Some((ours, change)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
-                if change.row.is_some() {
-                    pass(ours)?;
-                }
-            }
-            match pending.next_if(|(ours, _)| ours.as_slice() == key) {
-                Some((_, Unwritten { row: None, .. })) => ControlFlow::Continue(()),
-                _ => pass(key),
-            }
-        })?;
-        if !stopped {
-            for (ours, change) in pending {
-                if change.row.is_some() && visit(ours).is_break() {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 }

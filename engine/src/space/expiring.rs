@@ -107,7 +107,7 @@ impl<S: Store> Space<S> {
     /// Cost: the list of deadlines, and the records of its keys.
     fn count_expiring(&mut self) -> Outcome<()> {
         let mut listed = Vec::new();
-        self.visit_deadlines(&mut |key| {
+        self.visit_all_deadlines(&mut |key| {
             if let Some((time, db, name)) = keys::split_deadline(key) {
                 listed.push((time, db, Bytes::copy_from_slice(name)));
             }

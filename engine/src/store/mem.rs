@@ -29,6 +29,8 @@ struct Shared {
     /// Both together.
     current: Rows,
     failure: Option<StoreError>,
+    /// Rows that scans have visited.
+    scanned: u64,
     /// Rows that cannot be read.
     damaged: BTreeSet<(Family, Vec<u8>)>,
 }
@@ -90,6 +92,11 @@ impl MemStore {
         self.lock().damaged.insert((family, key.to_vec()));
     }
 
+    /// How many rows scans have visited so far.
+    pub fn scanned(&self) -> u64 {
+        self.lock().scanned
+    }
+
     /// The stored keys of a family.
     pub fn keys(&self, family: Family) -> Vec<Vec<u8>> {
         let shared = self.lock();
@@ -141,9 +148,15 @@ impl Read for MemStore {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        let shared = self.lock();
+        let mut shared = self.lock();
+        let mut scanned = 0;
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            scanned += 1;
+            visit(key, value)
+        };
         let Some(damage) = shared.damage(family, from, to) else {
             scan(&shared.current, family, from, to, visit);
+            shared.scanned += scanned;
             return Ok(());
         };
         let mut stopped = false;

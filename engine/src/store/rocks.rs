@@ -289,6 +289,9 @@ impl RocksStore {
     /// Opens or creates the store of a directory. Refused if another process has it open, if it holds what is
     /// not of a store, or if its files are damaged, but for blocks of rows; never opened as empty then.
     pub fn open(path: &Path, options: &RocksOptions) -> Result<RocksStore, StoreError> {
+        if !path.exists() {
+            fs::create_dir_all(path).map_err(|error| StoreError::Unopened(error.to_string()))?;
+        }
         let lock = guard(path)?;
         RocksStore::open_as(path, options, lock, false)
     }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
@@ -65,19 +65,28 @@ struct PartRequest {
     limit: usize,
 }
 
-/// Starts the thread. Fails if the peer port cannot be bound.
-pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), String> {
-    let address = SocketAddr::new(peer_address(config)?, config.peer_port);
-    let listener = std::net::TcpListener::bind(address)
+/// Binds the peer port, before anything of the data is touched.
+pub fn bind(config: &Config) -> Result<std::net::TcpListener, String> {
+    let address = SocketAddr::new(config.peer_bind, config.peer_port);
+    std::net::TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        .map_err(|error| format!("cannot listen on {address} for peers: {error}"))
+}
+
+/// Starts the thread.
+pub fn start(
+    config: &Config,
+    engine: &Engine,
+    port: Arc<Port>,
+    listener: std::net::TcpListener,
+) -> Result<(), String> {
     let secret = Some(config.cluster_secret.clone().into_bytes()).filter(|it| !it.is_empty());
     let has_secret = secret.is_some();
     let settings = lattis_replication::Config {
         cluster_id: config.cluster_id.clone(),
         secret,
         node_name: config.node_name.clone(),
-        address: address.to_string(),
+        address: config.peer_address(),
         peers: config.peers.split_whitespace().map(str::to_owned).collect(),
         max_message: MESSAGE_BYTES,
         clock_max_drift: Millis(config.clock_max_drift * 1000),
@@ -124,18 +133,6 @@ pub fn start(config: &Config, engine: &Engine, port: Arc<Port>) -> Result<(), St
     };
     let spawned = thread::Builder::new().name("peers".into()).spawn(body);
     spawned.map(drop).map_err(|error| format!("thread: {error}"))
-}
-
-/// The address of the peer port. Off loopback a secret has to prove who may replicate.
-fn peer_address(config: &Config) -> Result<IpAddr, String> {
-    let ip: IpAddr = config
-        .peer_bind
-        .parse()
-        .map_err(|_| format!("--peer-bind {}: not an address", config.peer_bind))?;
-    if !ip.is_loopback() && config.cluster_secret.is_empty() {
-        return Err(format!("--peer-bind {ip}: off loopback a --cluster-secret is required"));
-    }
-    Ok(ip)
 }
 
 /// A link's sockets, as far as the node's task needs them.
@@ -445,9 +442,10 @@ impl Driver {
     fn answer(&mut self, client: u64, request: PeerRequest) {
         let answer = match request {
             PeerRequest::Meet { host, port } => {
-                let address = match host.contains(':') {
-                    true => format!("[{host}]:{port}"),
-                    false => format!("{host}:{port}"),
+                let bare = host.trim_start_matches('[').trim_end_matches(']');
+                let address = match bare.contains(':') {
+                    true => format!("[{bare}]:{port}"),
+                    false => format!("{bare}:{port}"),
                 };
                 self.handle(Input::Command(PeerCommand::Meet { address }));
                 Answer::Ok

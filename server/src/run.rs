@@ -1,13 +1,12 @@
 //! Starting and stopping a node.
 
 use std::io;
-use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::data::Fresh;
 use lattis_engine::causal::NodeId;
-use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -18,6 +17,7 @@ use crate::cursors::Cursors;
 use crate::data::{self, Engine};
 use crate::health::Health;
 use crate::logging;
+use crate::net::stream::Listener;
 use crate::peers;
 use crate::port::Port;
 use crate::process::Signals;
@@ -37,7 +37,9 @@ pub fn run(mut config: Config) -> Result<(), String> {
     logging::start(&config.logfile, config.loglevel)?;
     let memory_startup = usage::resident().unwrap_or(0);
     let mut random = ChaCha20Rng::from_os_rng();
+    // Everything that may be taken by others comes before the data, of which a start changes who it is.
     let listeners = listen(&config)?;
+    let peers_listener = peers::bind(&config)?;
     lower_maxclients(&mut config);
     let engine = open(&config, &mut random)?;
     let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
@@ -48,8 +50,10 @@ pub fn run(mut config: Config) -> Result<(), String> {
         Syncer::start(data::syncer(&engine)).map_err(|error| format!("thread: {error}"))?;
     let behind =
         Behind::start(data::writer(&engine)).map_err(|error| format!("thread: {error}"))?;
-    peers::start(&config, &engine, Arc::clone(&port)).map_err(|error| format!("peers: {error}"))?;
+    peers::start(&config, &engine, Arc::clone(&port), peers_listener)
+        .map_err(|error| format!("peers: {error}"))?;
     banner(&config, &engine);
+    let _pidfile = Pidfile::write(&config.pidfile)?;
     let now = Instant::now();
     let world = World {
         config,
@@ -91,24 +95,46 @@ fn open(config: &Config, random: &mut ChaCha20Rng) -> Result<Engine, String> {
     data::open(&config.dir, config, fresh, wall_clock())
 }
 
-/// Binds the client port. An address with a leading `-` may be missing.
-fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+/// Listens for clients. An address with a leading `-` may be missing.
+fn listen(config: &Config) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for (address, optional) in config.listen_addresses() {
-        match bind(address) {
+        match Listener::tcp(address, config.tcp_backlog) {
             Ok(listener) => listeners.push(listener),
             Err(error) if optional && error.kind() != io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(format!("cannot listen on {address}: {error}")),
         }
     }
-    if listeners.is_empty() {
+    if listeners.is_empty() && config.port != 0 {
         return Err(format!("cannot listen on any of '{}'", config.bind));
+    }
+    let path = &config.unixsocket;
+    if !path.as_os_str().is_empty() {
+        let listener = Listener::unix(path, config.unixsocketperm, config.tcp_backlog);
+        let failed = |error| format!("cannot listen on {}: {error}", path.display());
+        listeners.push(listener.map_err(failed)?);
     }
     Ok(listeners)
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
+/// The file with the number of the process, as long as it runs.
+struct Pidfile(PathBuf);
+
+impl Pidfile {
+    fn write(path: &Path) -> Result<Option<Pidfile>, String> {
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|error| format!("pidfile {}: {error}", path.display()))?;
+        Ok(Some(Pidfile(path.to_owned())))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Fewer clients where the system does not allow that many open files.
@@ -139,6 +165,13 @@ fn banner(config: &Config, engine: &Engine) {
     tracing::info!("Lattis {VERSION}: a server of CRDTs that speaks the Redis protocol");
     tracing::info!("data in {}, appendfsync {fsync}", directory.display());
     tracing::info!("node {name} ({node}, incarnation {incarnation}), cluster {cluster}");
-    tracing::info!("peers on port {}", config.peer_port);
-    tracing::info!("clients on port {port}: redis-cli -p {port}");
+    tracing::info!("peers on port {}, told to dial {}", config.peer_port, config.peer_address());
+    match port {
+        0 => tracing::info!("clients on {}", config.unixsocket.display()),
+        _ => tracing::info!("clients on port {port}: redis-cli -p {port}"),
+    }
+    if !config.passed_over.is_empty() {
+        let names = config.passed_over.join(", ");
+        tracing::warn!("directives of Redis that mean nothing here and were passed over: {names}");
+    }
 }

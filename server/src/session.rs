@@ -1,7 +1,6 @@
 //! What the server remembers of one client between its commands.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -15,10 +14,10 @@ use crate::net::request::Args;
 pub struct Session {
     /// The number of the connection since the start, never used twice.
     pub id: u64,
-    /// The client's address.
-    pub address: SocketAddr,
-    /// The address it connected to.
-    pub local_address: SocketAddr,
+    /// The client's address, and the one that it connected to.
+    pub names: (String, String),
+    /// Whether the client is on this machine.
+    pub local: bool,
     /// The selected database.
     pub db: u16,
     /// Whether replies are RESP3.
@@ -49,11 +48,11 @@ pub struct Session {
 
 impl Session {
     /// A fresh client.
-    pub fn new(id: u64, address: SocketAddr, local_address: SocketAddr) -> Session {
+    pub fn new(id: u64, names: (String, String)) -> Session {
         Session {
             id,
-            address,
-            local_address,
+            names,
+            local: false,
             db: 0,
             resp3: false,
             name: Bytes::new(),

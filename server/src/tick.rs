@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::io::Write as _;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,9 +18,7 @@ use lattis_engine::commit::EncodedCommit;
 use lattis_engine::store::StoreError;
 use lattis_engine::{Refused, Staged};
 use lattis_replication::Ticket;
-use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{SockRef, TcpKeepalive};
 
 use crate::allocator::{self, Ebb};
 use crate::behind::{Behind, Written};
@@ -31,6 +29,7 @@ use crate::net::conn::{Conn, Done, Effect, Pool};
 use crate::net::output::{Output, SHARED};
 use crate::net::reply::Reply;
 use crate::net::request::{Args, Limits, Scanner};
+use crate::net::stream::{Listener, Stream};
 use crate::port::{Answer, FromPeers, Inspect, Port, ToPeers};
 use crate::process::Signals;
 use crate::session::Session;
@@ -68,11 +67,24 @@ const CLOCK_LEAD: u64 = 1000;
 /// How often a tick that fails is tried again, and told of in the log.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What a client from elsewhere is told that has to give no password, in Redis's words.
+const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no \
+    password is set for the default user. In this mode connections are only accepted from the loopback \
+    interface. If you want to connect from external computers to Redis you may adopt one of the following \
+    solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the \
+    loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE \
+    Redis is not publicly accessible from internet if you do so. Use CONFIG REWRITE to make this change \
+    permanent. 2) Alternatively you can just disable the protected mode by editing the Redis configuration \
+    file, and setting the protected mode option to 'no', and then restarting the server. 3) If you started \
+    the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an \
+    authentication password for the default user. NOTE: You only need to do one of the above things in order \
+    for the server to start accepting connections from the outside.\r\n";
+
 /// The thread's own state.
 pub struct Loop {
     engine: Engine,
     poll: Poll,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     signals: Signals,
     syncer: Syncer,
     /// While the disk is full: when the next tick may try to write.
@@ -151,7 +163,7 @@ pub struct Parts {
     /// With waker and signal pipe registered.
     pub poll: Poll,
     /// Listening sockets.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Listener>,
     /// What asks to stop from outside.
     pub signals: Signals,
     /// The thread of `everysec`.
@@ -305,8 +317,8 @@ impl Loop {
             for _ in 0..ACCEPTS_PER_TICK {
                 let accepted = listener.accept();
                 match accepted {
-                    Ok((stream, address)) => {
-                        self.shell.admit(stream, address, self.poll.registry());
+                    Ok(stream) => {
+                        self.shell.admit(stream, self.poll.registry());
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -504,19 +516,20 @@ impl Shell {
 
     // ---- coming and going
 
-    fn admit(
-        &mut self,
-        mut stream: mio::net::TcpStream,
-        address: std::net::SocketAddr,
-        registry: &mio::Registry,
-    ) {
-        if self.count >= self.world.config.maxclients {
+    fn admit(&mut self, mut stream: Stream, registry: &mio::Registry) {
+        let config = &self.world.config;
+        if self.count >= config.maxclients {
             self.world.stats.add(Counter::Rejected, 1);
             let _ = stream.write(b"-ERR max number of clients reached\r\n");
             return;
         }
-        let _ = stream.set_nodelay(true);
-        keep_alive(&stream, self.world.config.tcp_keepalive);
+        if config.protected_mode && config.password.is_empty() && !stream.is_local() {
+            self.world.stats.add(Counter::Rejected, 1);
+            let _ = stream.write(PROTECTED);
+            return;
+        }
+        stream.tune(config.tcp_keepalive);
+        let authenticated = config.password.is_empty();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             self.world.clients.push(None);
@@ -527,12 +540,12 @@ impl Shell {
             self.free.push(slot);
             return;
         }
-        let local = stream.local_addr().unwrap_or(address);
-        let session = Session::new(self.next_id, address, local);
+        let mut session = Session::new(self.next_id, stream.names());
+        (session.local, session.authenticated) = (stream.is_local(), authenticated);
         self.next_id += 1;
         self.count += 1;
         self.world.stats.add(Counter::Connections, 1);
-        let client = Client::new(&session, stream.as_raw_fd(), self.world.instant);
+        let client = Client::new(&session, stream.as_fd().as_raw_fd(), self.world.instant);
         if let Some(place) = self.world.clients.get_mut(slot) {
             *place = Some(client);
         }
@@ -728,6 +741,14 @@ impl Shell {
                 return done;
             }
         };
+        if !session.authenticated && !command.is(flag::NO_AUTH) {
+            let error = CommandError::Fixed("NOAUTH Authentication required.");
+            match command.name == "exec" {
+                true => self.abort(session, out, &error),
+                false => self.refuse(session, out, &error),
+            }
+            return done;
+        }
         session.last_command = command.name;
         let mut flags = command.flags;
         if let Some(queue) = &mut session.multi {
@@ -1040,18 +1061,6 @@ impl Shell {
         for conn in self.conns.iter_mut().flatten() {
             conn.flush();
         }
-    }
-}
-
-/// Lets TCP ask after that many seconds of silence, and three times more in the same time, as in Redis. A
-/// system that does not take it goes without.
-fn keep_alive(stream: &mio::net::TcpStream, seconds: u64) {
-    if seconds > 0 {
-        let probes = TcpKeepalive::new()
-            .with_time(Duration::from_secs(seconds))
-            .with_interval(Duration::from_secs((seconds / 3).max(1)))
-            .with_retries(3);
-        let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
     }
 }
 

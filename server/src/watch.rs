@@ -64,9 +64,8 @@ mod tests {
 
     #[test]
     fn changes_break_the_watch_of_those_who_watch() {
-        let address = ([127, 0, 0, 1], 1).into();
-        let mut one = Session::new(1, address, address);
-        let mut two = Session::new(2, address, address);
+        let mut one = Session::new(1, Default::default());
+        let mut two = Session::new(2, Default::default());
         let mut table = WatchTable::default();
         table.watch(&mut one, 0, b"k", true);
         table.watch(&mut one, 0, b"k", true);
@@ -87,9 +86,8 @@ mod tests {
     fn many_keys_and_many_clients_are_watched() {
         const MANY: u32 = 300_000;
         let start = std::time::Instant::now();
-        let address = ([127, 0, 0, 1], 1).into();
         let mut table = WatchTable::default();
-        let mut one = Session::new(0, address, address);
+        let mut one = Session::new(0, Default::default());
         for key in 0..MANY {
             table.watch(&mut one, 0, &key.to_be_bytes(), true);
             table.watch(&mut one, 0, &key.to_be_bytes(), false);
@@ -98,7 +96,7 @@ mod tests {
         assert!(one.watched.values().all(|existed| *existed));
         let mut all: Vec<Session> = (0..u64::from(MANY))
             .map(|id| {
-                let mut session = Session::new(id + 1, address, address);
+                let mut session = Session::new(id + 1, Default::default());
                 table.watch(&mut session, 0, b"shared", true);
                 session
             })

@@ -1,6 +1,5 @@
 //! What commands may know and change besides the data: the rest of the server.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,10 +76,8 @@ pub struct Client {
     pub id: u64,
     /// File descriptor.
     pub fd: i32,
-    /// Its address.
-    pub address: SocketAddr,
-    /// The address it connected to.
-    pub local_address: SocketAddr,
+    /// Its address, and the one that it connected to.
+    pub names: (String, String),
     /// Its name.
     pub name: Bytes,
     /// Its library.
@@ -125,8 +122,7 @@ impl Client {
         let mut client = Client {
             id: session.id,
             fd,
-            address: session.address,
-            local_address: session.local_address,
+            names: session.names.clone(),
             name: Bytes::new(),
             library_name: Bytes::new(),
             library_version: Bytes::new(),

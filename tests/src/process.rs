@@ -98,6 +98,8 @@ pub struct NodeConfig {
     pub cache_bytes: Option<u64>,
     /// Further flags, as they are.
     pub more: Vec<String>,
+    /// Further variables of the environment.
+    pub env: Vec<(String, String)>,
     /// How far the node's wall clock is off, as libfaketime reads it: `-1h`.
     pub clock: Option<String>,
 }
@@ -116,6 +118,7 @@ impl NodeConfig {
             log_max_bytes: None,
             cache_bytes: None,
             more: Vec::new(),
+            env: Vec::new(),
             clock: None,
         }
     }
@@ -182,7 +185,7 @@ impl Server {
         let dir = TempDir::new(&config.node_name);
         let data = dir.path().join("data");
         let flags = config.flags(&data);
-        let mut env = Vec::new();
+        let mut env = config.env.clone();
         if let Some(clock) = &config.clock {
             env.push(("LD_PRELOAD".to_string(), libfaketime().display().to_string()));
             // In a file, so that it can be set while the node runs.
@@ -263,7 +266,12 @@ impl Server {
                 panic!("{} ended at once: {status}\n{}", self.name, self.log());
             }
             let pong = Client::connect(self.port).and_then(|mut client| client.try_call(&["PING"]));
-            if pong.is_ok_and(|value| value.text().is_some_and(|text| text == "PONG")) {
+            // One that asks for a password answers, too.
+            let answers = |value: &crate::resp::Value| {
+                value.text().is_some_and(|text| text == "PONG")
+                    || value.error().is_some_and(|why| why.starts_with("NOAUTH"))
+            };
+            if pong.is_ok_and(|value| answers(&value)) {
                 return;
             }
             if start.elapsed() > PATIENCE {

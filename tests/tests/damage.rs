@@ -191,7 +191,7 @@ fn a_directory_with_damaged_rows_is_checked_and_repaired() {
     }
     assert!(client.words("SET k1 again").is_ok());
     assert_ne!(info(&mut client, "lattis_lost_rows").as_deref(), Some("0"));
-    assert_eq!(info(&mut client, "incarnation").as_deref(), Some("2"));
+    assert_ne!(info(&mut client, "incarnation").as_deref(), Some("1"));
     // A second time it is in the way of itself.
     server.kill();
     let (code, text) = tool("--repair", server.data());

@@ -39,20 +39,26 @@ fn select(call: &mut Call<'_, '_>) -> CommandResult {
 const WRONG_PASSWORD: CommandError =
     CommandError::Fixed("WRONGPASS invalid username-password pair or user is disabled.");
 
-/// There is one user, and it has no password, so any will do.
-fn authenticate(user: &[u8]) -> CommandResult {
-    if user == b"default" { Ok(()) } else { Err(WRONG_PASSWORD) }
+/// There is one user. Without a password, any will do.
+fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> CommandResult {
+    if user != b"default" || !call.world.config.admits(password) {
+        return Err(WRONG_PASSWORD);
+    }
+    call.session.authenticated = true;
+    Ok(())
 }
 
 fn auth(call: &mut Call<'_, '_>) -> CommandResult {
-    match call.args.len() {
-        2 => {
+    let args = call.args;
+    match args.len() {
+        2 if call.world.config.password.is_empty() => {
             return Err(CommandError::Fixed(
                 "ERR AUTH <password> called without any password configured for the default \
                  user. Are you sure your configuration is correct?",
             ));
         }
-        3 => authenticate(call.args.at(1))?,
+        2 => authenticate(call, b"default", args.at(1))?,
+        3 => authenticate(call, args.at(1), args.at(2))?,
         _ => return Err(CommandError::SYNTAX),
     }
     call.reply.ok();
@@ -83,12 +89,12 @@ fn hello(call: &mut Call<'_, '_>) -> CommandResult {
             }
         };
     }
-    let mut name = None;
+    let (mut name, mut credentials) = (None, None);
     let mut at = 2;
     while let Some(option) = call.args.get(at) {
         let more = call.args.len() - 1 - at;
         if option.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
-            authenticate(call.args.at(at + 1))?;
+            credentials = Some((call.args.at(at + 1), call.args.at(at + 2)));
             at += 3;
         } else if option.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
             check_name(call.args.at(at + 1))?;
@@ -100,6 +106,16 @@ fn hello(call: &mut Call<'_, '_>) -> CommandResult {
             text.push(b'\'');
             return Err(CommandError::Text(text));
         }
+    }
+    if let Some((user, password)) = credentials {
+        authenticate(call, user, password)?;
+    }
+    if !call.session.authenticated {
+        return Err(CommandError::Fixed(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+             <proto> AUTH <user> <pass> option can be used to authenticate the client and select the \
+             RESP protocol version at the same time",
+        ));
     }
     if let Some(name) = name {
         call.session.name = name;
@@ -133,6 +149,7 @@ fn reset(call: &mut Call<'_, '_>) -> CommandResult {
     session.resp3 = false;
     session.name = Bytes::new();
     session.no_evict = false;
+    session.authenticated = call.world.config.password.is_empty();
     call.reply.set_resp3(false);
     call.reply.simple("RESET");
     Ok(())
@@ -222,8 +239,8 @@ fn describe(client: &Client, world: &World) -> String {
          tot-mem={} events={} cmd={} user=default redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
-        client.address,
-        client.local_address,
+        client.names.0,
+        client.names.1,
         client.fd,
         text(&client.name),
         seconds(client.since),

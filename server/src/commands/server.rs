@@ -7,7 +7,7 @@ use super::{
     Access, Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, all,
     find, find_in, flag, help, info, resolve,
 };
-use crate::config::{self, OPTIONS};
+use crate::config::{self, Debuggers, OPTIONS};
 use crate::glob;
 use crate::net::reply::{Reply, Shape};
 
@@ -392,6 +392,18 @@ fn memory_help(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn debug(call: &mut Call<'_, '_>) -> CommandResult {
+    let allowed = match call.world.config.debug_command {
+        Debuggers::Nobody => false,
+        Debuggers::Local => call.session.local,
+        Debuggers::Everybody => true,
+    };
+    if !allowed {
+        return Err(CommandError::Fixed(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you \
+             can run it from a local connection, otherwise you need to set this option in the \
+             configuration file, and then restart the server.",
+        ));
+    }
     if call.args.at(1).eq_ignore_ascii_case(b"SLEEP") && call.args.len() == 3 {
         let text = std::str::from_utf8(call.args.at(2)).unwrap_or_default();
         // As in Redis, what is no number is no time.

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use bytes::Bytes;
-use mio::net::TcpStream;
 
 use super::output::Output;
 use super::request::Scanner;
+use super::stream::Stream;
 use crate::session::{Queue, Session};
 
 /// A fresh input buffer.
@@ -58,7 +58,7 @@ impl Input {
     /// whether there may be more.
     pub fn read(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         needed: usize,
         pool: &mut Pool,
     ) -> io::Result<(usize, bool)> {
@@ -179,7 +179,7 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Conn {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The client.
     pub session: Session,
     /// Requests.
@@ -204,7 +204,7 @@ pub struct Conn {
 
 impl Conn {
     /// A new connection.
-    pub fn new(stream: TcpStream, session: Session) -> Conn {
+    pub fn new(stream: Stream, session: Session) -> Conn {
         Conn {
             stream,
             session,

@@ -322,16 +322,9 @@ fn peers_by_addresses_of_version_6() {
     for client in &mut clients {
         wait("all members", || client.words("SCARD s").int() == Some(3));
     }
-    wait("a full mesh", || {
-        clients.iter_mut().all(|client| {
-            let peers = client.words("PEER.LIST");
-            let active =
-                |it: &&Value| it.items().is_some_and(|it| it[2].text().unwrap() == "active");
-            peers.items().unwrap().iter().filter(active).count() == 2
-        })
-    });
     let peers = clients[0].words("PEER.LIST");
     let addresses: Vec<String> =
         peers.items().unwrap().iter().map(|it| it.items().unwrap()[1].text().unwrap()).collect();
+    assert_eq!(addresses.len(), 2);
     assert!(addresses.iter().all(|address| address.starts_with("[::1]:")), "{addresses:?}");
 }

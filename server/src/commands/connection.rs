@@ -113,7 +113,7 @@ fn hello(call: &mut Call<'_, '_>) -> CommandResult {
     if !call.session.authenticated {
         return Err(CommandError::Fixed(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
-             <proto> AUTH <user> <pass> option can be used to authenticate the client and select the \
+             AUTH <user> <pass> option can be used to authenticate the client and select the \
              RESP protocol version at the same time",
         ));
     }

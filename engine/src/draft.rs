@@ -9,6 +9,7 @@
 //! rows touched again, rows that a clear has swept, rows changed by commits of other nodes. Of a command
 //! that is done, what rows were in its middle is forgotten; the rest stays until the tick is over.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
@@ -16,7 +17,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::causal::{Dot, Origin, Stamp};
-use crate::commit::{Clear, EncodedCommit, Encoder, RowKey};
+use crate::commit::{Clear, EncodedCommit, Encoder, RowKey, Scope};
 use crate::row::Row;
 use crate::space::{Space, Spot};
 use crate::store::{Store, StoreError};
@@ -64,6 +65,15 @@ pub(crate) struct Point {
     bytes: usize,
 }
 
+/// A db after a clear by the open commit.
+struct Cleared {
+    db: u16,
+    /// How many touches there were then.
+    touches: usize,
+    /// Its rows that were touched since.
+    since: BTreeSet<RowKey>,
+}
+
 /// A row of the open commit: its number and its touch.
 type Known = (u64, usize);
 
@@ -81,6 +91,8 @@ pub(crate) struct Draft {
     further: Vec<Further>,
     /// Names and payloads of the open commit.
     bytes: usize,
+    /// Dbs that the open commit has cleared.
+    cleared: Vec<Cleared>,
 }
 
 fn hash(spot: u64) -> u64 {
@@ -145,6 +157,9 @@ impl Draft {
 
     /// A row was changed under its dot.
     pub(crate) fn touch(&mut self, name: RowKey, spot: Spot, before: Row, payload: usize) {
+        if let Some(cleared) = self.cleared.iter_mut().find(|cleared| cleared.db == name.db) {
+            cleared.since.insert(name.clone());
+        }
         let (touches, number) = (self.touches.len(), spot.number());
         let known = |(known, _): &Known| *known == number;
         match self.known.entry(hash(number), known, |(known, _)| hash(*known)) {
@@ -167,6 +182,17 @@ impl Draft {
         let reset = |(name, _): &(RowKey, _)| name.key.len() + name.subkey.len() + RESET;
         self.bytes += clear.resets.iter().map(reset).sum::<usize>();
         self.touches.push(Touch::Clear(clear));
+        if let Some(Touch::Clear(Clear { scope: Scope::Db(db), .. })) = self.touches.last() {
+            let cleared = Cleared { db: *db, touches: self.touches.len(), since: BTreeSet::new() };
+            self.cleared.retain(|other| other.db != cleared.db);
+            self.cleared.push(cleared);
+        }
+    }
+
+    /// If the open commit has cleared a db: the rows of it that were touched since. No other can be live.
+    pub(crate) fn touched_since_clear(&self, db: u16) -> Option<Vec<RowKey>> {
+        let cleared = self.cleared.iter().find(|cleared| cleared.db == db)?;
+        Some(cleared.since.iter().cloned().collect())
     }
 
     /// A row was changed by a clear or by a commit of another node.
@@ -229,6 +255,7 @@ impl Draft {
         }
         self.open = self.open.min(self.touches.len());
         self.bytes = to.bytes;
+        self.cleared.retain(|cleared| cleared.touches <= to.touches);
         Ok(())
     }
 
@@ -265,6 +292,7 @@ impl Draft {
         self.open = self.touches.len();
         self.known.clear();
         self.bytes = 0;
+        self.cleared.clear();
         changes.then(|| encoder.finish())
     }
 
@@ -276,6 +304,7 @@ impl Draft {
         self.touches.clear();
         self.further.clear();
         self.known.clear();
+        self.cleared.clear();
         (self.open, self.bytes) = (0, 0);
     }
 }

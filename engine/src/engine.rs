@@ -98,6 +98,15 @@ pub enum OpenError {
     Damaged(String),
 }
 
+/// The fingerprint of a state, of its vector and what the digest has of its rows. O(origins).
+pub fn digest(vector: &VersionVector, rows: u128) -> u128 {
+    let mut out = Writer::new();
+    vector.encode(&mut out);
+    out.u64((rows >> 64) as u64);
+    out.u64(rows as u64);
+    xxhash_rust::xxh3::xxh3_128(out.as_slice())
+}
+
 fn damaged<T>(why: String) -> Result<T, OpenError> {
     Err(OpenError::Damaged(why))
 }
@@ -395,11 +404,12 @@ impl<S: Store> Engine<S> {
     /// A fingerprint of the whole state, rows and vector: equal exactly when states are, but for
     /// collisions of 128 bits. O(origins).
     pub fn digest(&self) -> u128 {
-        let mut out = Writer::new();
-        self.vector.encode(&mut out);
-        out.u64((self.space.digest() >> 64) as u64);
-        out.u64(self.space.digest() as u64);
-        xxhash_rust::xxh3::xxh3_128(out.as_slice())
+        digest(&self.vector, self.rows_digest())
+    }
+
+    /// What the digest has of the rows. O(1).
+    pub fn rows_digest(&self) -> u128 {
+        self.space.digest()
     }
 
     /// The store underneath.

@@ -48,7 +48,9 @@ pub mod transfer;
 mod txn;
 mod verify;
 
-pub use engine::{Engine, EngineConfig, Fresh, Generation, MAX_BYTES, MemoryUse, OpenError};
+pub use engine::{
+    Engine, EngineConfig, Fresh, Generation, MAX_BYTES, MemoryUse, OpenError, digest,
+};
 pub use log::{Grafted, LogChunk, LogReader};
 pub use tick::{Refused, Sealed, Tick};
 pub use transfer::{Staged, StateReader};

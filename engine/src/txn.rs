@@ -406,9 +406,14 @@ impl<'t, S: Store> Txn<'t, S> {
     /// read counts as there; else it fails.
     fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
-        let names = match give_up {
-            true => self.engine.space.readable_in(&clear.scope),
-            false => self.engine.space.rows_in(&clear.scope).map(|names| (names, Vec::new())),
+        let touched = match &clear.scope {
+            Scope::Db(db) => self.engine.draft.touched_since_clear(*db),
+            Scope::Key(..) => None,
+        };
+        let names = match touched {
+            Some(names) => Ok((names, Vec::new())),
+            None if give_up => self.engine.space.readable_in(&clear.scope),
+            None => self.engine.space.rows_in(&clear.scope).map(|names| (names, Vec::new())),
         };
         let (names, holes) = self.guard(names)?;
         let dot = self.engine.draft.next();

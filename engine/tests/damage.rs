@@ -1,7 +1,12 @@
 //! Rows that cannot be read: a command that meets one fails alone and has changed nothing; what replaces a key
 //! and what has to be applied goes on over it; nobody takes what was given up for removed.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in tests a panic is the report"
+)]
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -185,7 +190,7 @@ fn what_replaces_a_key_does_not_need_to_read_it() {
         assert!(node.lost_rows() >= 2, "{replace}: {}", node.lost_rows());
         // At once, when it is written, and after a start.
         for round in 0..3 {
-            let there = |key| (replace == "SET").then(|| key);
+            let there = |key| (replace == "SET").then_some(key);
             assert_eq!(get(&mut node, "k3").unwrap().as_deref(), there("new"), "{replace} {round}");
             let keys = match replace {
                 "SET" => 20,

@@ -231,3 +231,41 @@ fn savepoints_end_with_their_transaction() {
     txn.rollback(begin);
     assert_eq!(txn.get(0, b"k").unwrap().as_deref(), Some(&b"1"[..]));
 }
+
+/// A transaction that clears its db again and again looks each time at what came since, and not at all that it
+/// has ever touched.
+#[test]
+fn clearing_again_and_again_is_linear() {
+    let mut engine = open(1);
+    let mut tick = engine.tick(Millis(1_000));
+    let mut txn = tick.txn();
+    for number in 0..20_000 {
+        let key = format!("k{number}");
+        txn.set(0, key.as_bytes(), Bytes::from_static(b"v"), Ttl::Clear).unwrap();
+        txn.set_add(0, b"s", &[Bytes::from(key)]).unwrap();
+        txn.flush(0).unwrap();
+        assert_eq!(txn.db_size(0).unwrap(), 0);
+    }
+    txn.set_add(0, b"s", &[Bytes::from_static(b"last")]).unwrap();
+    txn.flush(1).unwrap();
+    txn.set(0, b"k", Bytes::from_static(b"v"), Ttl::Clear).unwrap();
+    let before = txn.savepoint();
+    txn.flush(0).unwrap();
+    assert_eq!(txn.db_size(0).unwrap(), 0);
+    txn.rollback(before);
+    assert_eq!(txn.db_size(0).unwrap(), 2);
+    txn.commit();
+    // Others of the same tick, on rows that were touched before the clear, too.
+    for _ in 0..2 {
+        let mut txn = tick.txn();
+        txn.set(0, b"k1", Bytes::from_static(b"again"), Ttl::Clear).unwrap();
+        txn.commit();
+        let mut txn = tick.txn();
+        assert!(txn.db_size(0).unwrap() > 0);
+        txn.flush(0).unwrap();
+        assert_eq!(txn.db_size(0).unwrap(), 0);
+        txn.commit();
+    }
+    tick.seal(false).unwrap();
+    engine.verify().unwrap();
+}

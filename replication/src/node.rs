@@ -958,11 +958,9 @@ impl Node {
         if !due {
             return;
         }
-        let told = &link.sender.told;
-        let news = self.sealed.iter().filter(|(origin, seq)| *seq > told.get(origin));
-        let vector: VersionVector = news.map(|(origin, seq)| (*origin, seq)).collect();
+        let vector = self.sealed.news_for(&link.sender.told);
         if receiver.consumed > 0 || receiver.payload_consumed > 0 || !vector.is_empty() {
-            link.sender.told.join(&vector);
+            link.sender.told.join(&self.sealed);
             let (payload, order) = link.receiver.take_consumed();
             let (consumed, positions) =
                 if link.has_lanes() { (payload, order) } else { (order, 0) };

@@ -440,7 +440,8 @@ impl Loop {
     fn refresh_facts(&mut self) {
         let facts = &mut self.shell.world.facts;
         facts.origin = self.engine.origin();
-        facts.digest = self.engine.digest();
+        facts.vector = self.engine.vector().clone();
+        facts.rows_digest = self.engine.rows_digest();
     }
 
     fn every_second(&mut self) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use lattis_engine::causal::{Millis, Origin};
+use lattis_engine::causal::{Millis, Origin, VersionVector};
 
 use crate::config::Config;
 use crate::cursors::Cursors;
@@ -63,10 +63,19 @@ pub struct World {
 pub struct Facts {
     /// Who this node writes as.
     pub origin: Origin,
-    /// The digest of vector and rows.
-    pub digest: u128,
+    /// What was applied.
+    pub vector: VersionVector,
+    /// What the digest has of the rows.
+    pub rows_digest: u128,
     /// Position of the last log entry.
     pub position: u64,
+}
+
+impl Facts {
+    /// The digest of vector and rows. Cost: the origins.
+    pub fn digest(&self) -> u128 {
+        lattis_engine::digest(&self.vector, self.rows_digest)
+    }
 }
 
 /// A client, as CLIENT LIST shows it.

@@ -78,7 +78,7 @@ fn meta(call: &mut Call<'_, '_>) -> CommandResult {
 }
 
 fn digest(call: &mut Call<'_, '_>) -> CommandResult {
-    let digest = call.world.facts.digest;
+    let digest = call.world.facts.digest();
     call.reply.display(&format_args!("{digest:032x}"));
     Ok(())
 }

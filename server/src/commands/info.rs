@@ -194,7 +194,7 @@ const SECTIONS: &[(&str, &[Show])] = &[
             Field("role", |_| shown("master")),
             Field("connected_slaves", |_| shown(0)),
             Field("lattis_log_position", |it| shown(it.call.txn.engine().position().0)),
-            Field("digest", |it| Some(format!("{:032x}", it.world().facts.digest))),
+            Field("digest", |it| Some(format!("{:032x}", it.world().facts.digest()))),
             Field("lattis_peers_active", |it| {
                 it.peers(|peers| peers.filter(|it| active(it)).count())
             }),

@@ -175,7 +175,8 @@ pub struct Engine<S: Store> {
     pub(crate) store: S,
     pub(crate) space: Space<S>,
     pub(crate) origin: Origin,
-    /// The store does not have the origin yet, since it could not be written at the start: no tick may use it.
+    /// The store does not have the origin yet, since it could not be written at the start: no tick may use
+    /// it.
     pub(crate) unsaved: bool,
     pub(crate) vector: VersionVector,
     pub(crate) clock: HlcClock,
@@ -350,8 +351,9 @@ impl<S: Store> Engine<S> {
         self.log.let_go()
     }
 
-    /// Rows, and ranges of rows, that could not be read and were given up: what has to be applied, or replaces a
-    /// key whatever it was, takes them for empty. Such a node's digest is its own, and its state is for nobody.
+    /// Rows, and ranges of rows, that could not be read and were given up: what has to be applied, or
+    /// replaces a key whatever it was, takes them for empty. Such a node's digest is its own, and its state
+    /// is for nobody.
     pub fn lost_rows(&self) -> u64 {
         self.space.lost()
     }

@@ -1,9 +1,9 @@
 //! Looking through a store for what cannot be read, and making a new one of what can.
 //!
-//! A store has rows that are the state of one position of its log, the *watermark*. If rows are lost they stay
-//! lost, and the vector covers their dots: the new store says how many there were, and gives its state to
-//! nobody ([`Engine::snapshot`]). If the log is damaged below the watermark nothing is lost but what peers may
-//! still lack; beyond it, what came after the damage.
+//! A store has rows that are the state of one position of its log, the *watermark*. If rows are lost they
+//! stay lost, and the vector covers their dots: the new store says how many there were, and gives its state
+//! to nobody ([`Engine::snapshot`]). If the log is damaged below the watermark nothing is lost but what
+//! peers may still lack; beyond it, what came after the damage.
 //!
 //! A store is made anew as a peer's state is taken over: everything that can be read is joined into an empty
 //! one, so that counts, views and digest follow by the one way there is; then the log beyond the watermark is

@@ -371,7 +371,8 @@ impl<S: Store> Space<S> {
         Ok(self.derived.insert(&self.scratch, weight))
     }
 
-    /// Visits the records of a db's keys in byte order, beginning after a key; passes over what cannot be read.
+    /// Visits the records of a db's keys in byte order, beginning after a key; passes over what cannot be
+    /// read.
     pub(crate) fn visit_headers(
         &mut self,
         db: u16,
@@ -554,8 +555,8 @@ impl<S: Store> Space<S> {
         self.whole(|space| space.replace_row(row, spot, new))
     }
 
-    /// Makes a change that may meet what cannot be read: then what it has done to views is taken back. The rest
-    /// is for the change to take back.
+    /// Makes a change that may meet what cannot be read: then what it has done to views is taken back. The
+    /// rest is for the change to take back.
     fn whole<T>(&mut self, change: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
         self.steps.clear();
         let changed = change(self);

@@ -162,8 +162,8 @@ impl<'t, S: Store> Txn<'t, S> {
         self.engine
     }
 
-    /// A row that cannot be read fails the operation, which has changed nothing by it; any other failure of the
-    /// store the whole tick.
+    /// A row that cannot be read fails the operation, which has changed nothing by it; any other failure of
+    /// the store the whole tick.
     pub(crate) fn guard<T>(&mut self, result: Result<T, StoreError>) -> OpResult<T> {
         result.map_err(|error| {
             match error {

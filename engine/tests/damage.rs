@@ -1,5 +1,5 @@
-//! Rows that cannot be read: a command that meets one fails alone and has changed nothing; what replaces a key
-//! and what has to be applied goes on over it; nobody takes what was given up for removed.
+//! Rows that cannot be read: a command that meets one fails alone and has changed nothing; what replaces a
+//! key and what has to be applied goes on over it; nobody takes what was given up for removed.
 
 #![allow(
     clippy::unwrap_used,

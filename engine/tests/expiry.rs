@@ -1,5 +1,5 @@
-//! The list of deadlines: what is due is found, once, in order, and at a cost that does not grow with what was
-//! due before.
+//! The list of deadlines: what is due is found, once, in order, and at a cost that does not grow with what
+//! was due before.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
 
@@ -51,8 +51,8 @@ fn expire(node: &mut Node, now: u64) {
     }
 }
 
-/// Many more keys than are looked at together, written, overwritten, kept for ever, with clocks that go on and
-/// back, rows that are written and starts between: at each moment those are there that should be.
+/// Many more keys than are looked at together, written, overwritten, kept for ever, with clocks that go on
+/// and back, rows that are written and starts between: at each moment those are there that should be.
 #[test]
 fn what_is_due_goes_whatever_was_before() {
     for seed in 1..=4 {

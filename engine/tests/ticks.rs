@@ -232,8 +232,8 @@ fn savepoints_end_with_their_transaction() {
     assert_eq!(txn.get(0, b"k").unwrap().as_deref(), Some(&b"1"[..]));
 }
 
-/// A transaction that clears its db again and again looks each time at what came since, and not at all that it
-/// has ever touched.
+/// A transaction that clears its db again and again looks each time at what came since, and not at all that
+/// it has ever touched.
 #[test]
 fn clearing_again_and_again_is_linear() {
     let mut engine = open(1);

@@ -66,8 +66,8 @@ pub fn open(
     })?;
     for (file, bytes) in tails {
         tracing::warn!(
-            "the last {bytes} bytes of {file} were not whole, as a crash leaves them, and were dropped: the log \
-             ends at position {}",
+            "the last {bytes} bytes of {file} were not whole, as a crash leaves them, and were dropped: \
+             the log ends at position {}",
             engine.position().0
         );
     }

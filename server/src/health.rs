@@ -1,8 +1,8 @@
 //! What is unwell on the disk, for the log and INFO: rows that cannot be read, rows that were given up, files
 //! that are no longer merged.
 //!
-//! A damaged block is met by whoever reads it, or by RocksDB when it merges files. Either way the files are then
-//! read through once, by a thread of its own, and what cannot be read is named.
+//! A damaged block is met by whoever reads it, or by RocksDB when it merges files. Either way the files are
+//! then read through once, by a thread of its own, and what cannot be read is named.
 
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
@@ -50,8 +50,8 @@ impl Health {
         let (unread, unmerged) = (engine.has_unread(), engine.store().is_unmerged());
         if unmerged && !self.unmerged {
             tracing::error!(
-                "a file of rows is damaged, so files are no longer merged: everything else is read and written as \
-                 before, ever more slowly. See 'Damaged files' in docs/operations.md"
+                "a file of rows is damaged, so files are no longer merged: everything else is read and \
+                 written as before, ever more slowly. See 'Damaged files' in docs/operations.md"
             );
         }
         let begins = (unread && !self.unread) || (unmerged && !self.unmerged);
@@ -63,8 +63,8 @@ impl Health {
             && lost != self.lost
         {
             tracing::error!(
-                "{lost} rows or ranges of rows could not be read and were given up: this node's state goes to \
-                 no peer, and its digest is its own"
+                "{lost} rows or ranges of rows could not be read and were given up: this node's state goes \
+                 to no peer, and its digest is its own"
             );
             self.lost = lost;
         }

@@ -68,8 +68,8 @@ const CLOCK_LEAD: u64 = 1000;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What a client from elsewhere is told that has to give no password, in Redis's words.
-const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no \
-    password is set for the default user. In this mode connections are only accepted from the loopback \
+const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and \
+    no password is set for the default user. In this mode connections are only accepted from the loopback \
     interface. If you want to connect from external computers to Redis you may adopt one of the following \
     solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the \
     loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE \

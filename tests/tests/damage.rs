@@ -1,6 +1,6 @@
-//! Damaged, foreign, full and read-only directories, on real nodes: what cannot be read fails those who ask for
-//! it and nobody else, a start is refused in words or serves what there is, and the tools for a directory do
-//! what they say.
+//! Damaged, foreign, full and read-only directories, on real nodes: what cannot be read fails those who ask
+//! for it and nobody else, a start is refused in words or serves what there is, and the tools for a
+//! directory do what they say.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use std::fs;

@@ -1,5 +1,5 @@
-//! How a node is started and reached: files of directives, the command line, passwords, sockets, addresses. Where
-//! Redis does the same it is asked, too.
+//! How a node is started and reached: files of directives, the command line, passwords, sockets, addresses.
+//! Where Redis does the same it is asked, too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use std::fs;

@@ -1,8 +1,9 @@
 //! The version vector: a causally closed set of dots, as one number per origin.
 //!
 //! Every tick keeps its vector from before, every seal tells it, every link compares it; and there may be
-//! thousands of origins. So it is a persistent map (Bagwell, "Fast and Space Efficient Trie Searches", 2000, and
-//! its kin): a copy shares everything, a change copies the path to it, and comparing passes over what is shared.
+//! thousands of origins. So it is a persistent map (Bagwell, "Fast and Space Efficient Trie Searches", 2000,
+//! and its kin): a copy shares everything, a change copies the path to it, and comparing passes over what is
+//! shared.
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -41,7 +42,7 @@ impl VersionVector {
     }
 
     /// Origins of `other` that it has more of, with its seqs.
-    fn lacks<'a>(&self, other: &'a VersionVector) -> impl Iterator<Item = (Origin, u64)> {
+    fn lacks(&self, other: &VersionVector) -> impl Iterator<Item = (Origin, u64)> {
         let ahead = |item| match item {
             DiffItem::Add(origin, seq) => Some((*origin, *seq)),
             DiffItem::Update { old: (_, mine), new: (origin, seq) } if seq > mine => {
@@ -143,7 +144,8 @@ mod tests {
         Origin { node: NodeId(node), ..Origin::default() }
     }
 
-    /// Two that follow each other share all of it but the way to what differs, however many origins there are.
+    /// Two that follow each other share all of it but the way to what differs, however many origins there
+    /// are.
     #[test]
     fn who_follows_shares() {
         let mut ahead: VersionVector = (1..=20_000).map(|node| (origin(node), node)).collect();

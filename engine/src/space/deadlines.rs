@@ -22,8 +22,8 @@ pub(super) struct Hiding {
 }
 
 impl<S: Store> Space<S> {
-    /// Puts a row of decisions in place of the one that is there, which is returned, and what was hidden before
-    /// if that has changed. After an error nothing is changed.
+    /// Puts a row of decisions in place of the one that is there, which is returned, and what was hidden
+    /// before if that has changed. After an error nothing is changed.
     pub(super) fn replace_deadline(
         &mut self,
         row: &RowKey,

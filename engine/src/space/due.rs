@@ -1,9 +1,10 @@
 //! The list of deadlines to come, in the order of time.
 //!
-//! The list lies in the store, and what the store lacks of it with the other changes of `system`. The earliest
-//! entries are in memory, in a *window*: so what is due is found without a look into the store, where the
-//! removed entries of before would be passed over again and again. When the window is used up it is filled
-//! from where it ended. Each entry enters it once, so a deadline costs the same however many there are.
+//! The list lies in the store, and what the store lacks of it with the other changes of `system`. The
+//! earliest entries are in memory, in a *window*: so what is due is found without a look into the store,
+//! where the removed entries of before would be passed over again and again. When the window is used up it
+//! is filled from where it ended. Each entry enters it once, so a deadline costs the same however many there
+//! are.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -74,8 +75,8 @@ impl<S: Store> Space<S> {
         self.due.next()
     }
 
-    /// Takes up to `limit` deadlines that lie before `now` off the list, earliest first. Cost: those; at times
-    /// the reading of some thousands.
+    /// Takes up to `limit` deadlines that lie before `now` off the list, earliest first. Cost: those; at
+    /// times the reading of some thousands.
     pub(crate) fn take_due(&mut self, now: Millis, limit: usize) -> Outcome<Vec<Target>> {
         let mut targets = Vec::new();
         self.fill_window()?;

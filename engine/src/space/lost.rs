@@ -1,9 +1,10 @@
 //! What cannot be read: passed over, and given up where something new takes its place.
 //!
-//! A command that meets a damaged row fails and has changed nothing. But what has to be applied (a commit that
-//! is in a log) and what replaces a key whatever it was (SET, DEL, FLUSHALL) takes such a row for empty: the
-//! row is *given up*. Its hash stays in the digest, since nobody knows it, and the vector goes on covering its
-//! dots. So a node that has given up rows must not send its state to others, who would read them as removed.
+//! A command that meets a damaged row fails and has changed nothing. But what has to be applied (a commit
+//! that is in a log) and what replaces a key whatever it was (SET, DEL, FLUSHALL) takes such a row for
+//! empty: the row is *given up*. Its hash stays in the digest, since nobody knows it, and the vector goes on
+//! covering its dots. So a node that has given up rows must not send its state to others, who would read
+//! them as removed.
 
 use std::ops::ControlFlow;
 

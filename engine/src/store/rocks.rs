@@ -363,8 +363,8 @@ impl RocksStore {
         Ok(RocksStore { rows: Arc::new(rows), journal: Arc::new(journal), disk: Arc::new(disk) })
     }
 
-    /// What the end of the journal's write-ahead log has that is not whole, and will be dropped by opening: file
-    /// and bytes. A crash in the middle of a write leaves such an end, damage may.
+    /// What the end of the journal's write-ahead log has that is not whole, and will be dropped by opening:
+    /// file and bytes. A crash in the middle of a write leaves such an end, damage may.
     pub fn torn_tails(path: &Path) -> io::Result<Vec<(String, u64)>> {
         let mut torn = Vec::new();
         for entry in fs::read_dir(path)? {
@@ -546,8 +546,8 @@ impl RocksStore {
         })
     }
 
-    /// [`Read::skip`], with options: looks for the nearest key from which reading can go on. What cannot be read
-    /// is a block, whose end is not known, so it is felt for: by ever larger steps, then by halves.
+    /// [`Read::skip`], with options: looks for the nearest key from which reading can go on. What cannot be
+    /// read is a block, whose end is not known, so it is felt for: by ever larger steps, then by halves.
     fn skip_as(
         &self,
         options: &dyn Fn() -> ReadOptions,
@@ -728,7 +728,8 @@ fn load_owners(rows: &DB) -> Result<Owners, StoreError> {
         found.next();
     }
     if let Err(StoreError::Corrupt(_)) = found.status().map_err(failure) {
-        // Nothing but this: the pieces of some values will stay when these go. Their numbers are not for others.
+        // Nothing but this: the pieces of some values will stay when these go. Their numbers are not for
+        // others.
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound([pieces::PIECES]);
         options.set_iterate_upper_bound([pieces::PIECES + 1]);

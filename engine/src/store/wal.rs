@@ -1,8 +1,8 @@
 //! How much of a write-ahead log of RocksDB is whole: what its recovery leaves out, it tells nobody.
 //!
-//! A log is a row of blocks of 32 KiB, a block a row of fragments: masked CRC32C (4 bytes, little-endian, over
-//! all that follows the length), length (2), type (1), for recycled logs the log's number (4), payload. A
-//! record is one fragment, or a first one, middle ones and a last one. What is left of a block that has no
+//! A log is a row of blocks of 32 KiB, a block a row of fragments: masked CRC32C (4 bytes, little-endian,
+//! over all that follows the length), length (2), type (1), for recycled logs the log's number (4), payload.
+//! A record is one fragment, or a first one, middle ones and a last one. What is left of a block that has no
 //! room for a head is zero (RocksDB, `db/log_format.h`).
 
 /// Bytes of a block.

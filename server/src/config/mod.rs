@@ -195,8 +195,8 @@ impl Config {
         config
     }
 
-    /// What a command line asks for: `[file|-] [--option value ...]`, on top of what the environment says. The
-    /// error is a line for the user.
+    /// What a command line asks for: `[file|-] [--option value ...]`, on top of what the environment says.
+    /// The error is a line for the user.
     pub fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Wanted, String> {
         let arguments: Vec<String> = arguments.into_iter().collect();
         let says = |names: [&str; 2]| arguments.iter().any(|it| names.contains(&it.as_str()));

@@ -1,8 +1,8 @@
 //! What it costs that keys go by themselves, beside Redis in the same run.
 //!
-//! First a cache: keys are written at a fixed rate and live for two seconds, while another client reads; then many
-//! keys that are due at one moment, while another client writes. Who reads and writes beside it is told by
-//! its latencies.
+//! First a cache: keys are written at a fixed rate and live for two seconds, while another client reads;
+//! then many keys that are due at one moment, while another client writes. Who reads and writes beside it is
+//! told by its latencies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -2,8 +2,8 @@
 //!
 //! Once a second, or when much has gathered, the engine's thread hands over a generation. One is written at
 //! a time; if as much again has gathered before it is done, the engine's thread waits for it, so that neither
-//! memory nor the time of the next start grows without bound. A generation that finds the disk full goes with
-//! the next one; any other failure ends the process, as a start finds out what has reached the disk.
+//! memory nor the time of the next start grows without bound. A generation that finds the disk full, or the
+//! store damaged, goes with the next one; any other failure ends the process, as a start finds out what has reached the disk.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -42,6 +42,9 @@ impl Behind {
             for mut generation in theirs {
                 let result = write(&mut generation);
                 sync::expect_known(&result);
+                if let Err(StoreError::Corrupt(why)) = &result {
+                    tracing::error!("rows cannot be written, since the store is damaged: {why}");
+                }
                 if done.send((generation, result)).is_err() {
                     return;
                 }

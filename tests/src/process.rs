@@ -259,6 +259,24 @@ impl Server {
         self.child = Some(child);
     }
 
+    /// Starts the server again; false if it refuses, and ends with code 1.
+    pub fn starts(&mut self) -> bool {
+        self.spawn();
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.try_wait() {
+                assert_eq!(status.code(), Some(1), "{}: {status}\n{}", self.name, self.log());
+                return false;
+            }
+            let pong = Client::connect(self.port).and_then(|mut client| client.try_call(&["PING"]));
+            if pong.is_ok() {
+                return true;
+            }
+            assert!(start.elapsed() < PATIENCE, "{} neither starts nor refuses", self.name);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn wait_until_up(&mut self) {
         let start = Instant::now();
         loop {

@@ -9,7 +9,9 @@
 //! lies on a disk is damaged between two rounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -640,6 +642,12 @@ fn run(
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             round(&mut nodes, seed * 1_000_000 + number, &mut weather, &mut model, &mut totals);
         }));
+        let result = result.and_then(|()| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match &mut weather {
+                Some(weather) if number % 3 == 2 => weather.damage(&mut nodes),
+                _ => {}
+            }))
+        });
         if let Err(panic) = result {
             eprintln!("in round {number} of SEED={seed}");
             std::panic::resume_unwind(panic);
@@ -693,6 +701,38 @@ impl Weather {
         clock != "+0"
     }
 
+    /// Changes a byte of a node's rows, which then serves what it can, or refuses to start and says so; what helps
+    /// is an empty directory.
+    fn damage(&mut self, nodes: &mut [Server]) {
+        thread::sleep(ROWS_ARE_WRITTEN);
+        let which = self.random.below(nodes.len() as u64) as usize;
+        let node = &mut nodes[which];
+        node.kill();
+        let rows = node.data().join("rows");
+        let files = fs::read_dir(&rows).expect("rows").flatten().map(|entry| entry.path());
+        let tables = files.filter(|path| path.extension().is_some_and(|it| it == "sst"));
+        let size = |path: &PathBuf| fs::metadata(path).map_or(0, |found| found.len());
+        let Some(table) = tables.max_by_key(size) else { return node.restart() };
+        let mut bytes = fs::read(&table).expect("a table");
+        let at = self.random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << self.random.below(8);
+        fs::write(&table, bytes).expect("a table");
+        if node.starts() {
+            let mut client = node.client();
+            assert!(client.words("SET alive yes").is_ok());
+            assert_eq!(client.words("GET alive").text().as_deref(), Some("yes"));
+            assert!(client.words("KEYS *").items().is_some());
+            thread::sleep(ROWS_ARE_WRITTEN);
+            assert_eq!(client.words("PING").text().as_deref(), Some("PONG"));
+            node.kill();
+        } else {
+            assert!(node.log().contains("--repair"), "{}", node.log());
+        }
+        fs::remove_dir_all(node.data()).expect("its data");
+        node.restart();
+        self.settle(nodes);
+    }
+
     /// Links stall while clients write.
     fn blow(&mut self, writing: &dyn Fn() -> bool) {
         while writing() {
@@ -713,6 +753,11 @@ impl Weather {
         }
         nodes.iter().for_each(|node| node.set_clock("+0"));
         thread::sleep(CLOCK_SETS);
+        self.settle(nodes);
+    }
+
+    /// Waits until all are equal.
+    fn settle(&self, nodes: &[Server]) {
         let start = Instant::now();
         while digests(nodes).len() > 1 {
             assert!(start.elapsed() < PATIENCE, "the nodes do not become equal after the weather");
@@ -721,6 +766,9 @@ impl Weather {
         }
     }
 }
+
+/// How long it takes at most until rows are in files.
+const ROWS_ARE_WRITTEN: Duration = Duration::from_millis(1500);
 
 /// How long a process goes on with the clock that it had.
 const CLOCK_SETS: Duration = Duration::from_millis(1100);
@@ -745,6 +793,10 @@ fn a_mesh_in_weather() {
     for config in &mut configs {
         config.peers = links.iter().map(Link::address).collect();
         config.clock = Some("+0".to_string());
+    }
+    for (config, link) in configs.iter_mut().zip(&links) {
+        // Nobody is dialled but by his link.
+        config.more.extend(["--peer-announce".to_string(), link.address()]);
     }
     let seed = setting("SEED", 1) + 2;
     let weather = Weather { links, random: Random::new(seed) };

@@ -13,7 +13,7 @@ use crate::causal::{LogPosition, Millis};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::crdt::Slot;
 use crate::header::Header;
-use crate::store::{Family, Store, keys};
+use crate::store::{Family, Store, StoreError, keys};
 
 const FORMAT: u8 = 1;
 
@@ -114,7 +114,10 @@ impl<S: Store> Space<S> {
             ControlFlow::Continue(())
         })?;
         for (time, db, key) in listed {
-            let place = self.header(db, &key)?;
+            let place = match self.header(db, &key) {
+                Err(StoreError::Corrupt(_)) => continue,
+                found => found?,
+            };
             let after = Counted::of(&self.headers[place]);
             // One key may be listed with a deadline that it does not have any more.
             if after.expires == Some(time) {

@@ -150,16 +150,17 @@ pub fn scan_on<R: Read + ?Sized>(
 ) -> Result<(), StoreError> {
     let mut from = from.to_vec();
     loop {
-        let mut last = None;
+        let mut last = Vec::new();
         let scanned = store.scan(family, &from, to, &mut |key, value| {
-            last = Some(key.to_vec());
+            last.clear();
+            last.extend_from_slice(key);
             visit(key, value)
         });
         let why = match scanned {
             Err(StoreError::Corrupt(why)) => why,
             other => return other,
         };
-        if let Some(mut last) = last {
+        if !last.is_empty() {
             last.push(0);
             from = last;
         }

@@ -213,7 +213,7 @@ fn guard(path: &Path) -> Result<Option<File>, StoreError> {
 }
 
 /// The file that is locked as long as a store is open: before anything of RocksDB is touched.
-const LOCK: &str = "lock";
+const LOCK: &str = "lattis.lock";
 
 /// Whether a file may lie in the directory of a new store: RocksDB's, the lock, and what file systems and
 /// people leave there.

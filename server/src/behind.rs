@@ -1,9 +1,10 @@
 //! Rows are written behind the log: a thread that takes what has gathered and writes it.
 //!
 //! Once a second, or when much has gathered, the engine's thread hands over a generation. One is written at
-//! a time; if as much again has gathered before it is done, the engine's thread waits for it, so that neither
-//! memory nor the time of the next start grows without bound. A generation that finds the disk full, or the
-//! store damaged, goes with the next one; any other failure ends the process, as a start finds out what has reached the disk.
+//! a time; if as much again has gathered before it is done, the engine's thread waits for it, so that
+//! neither memory nor the time of the next start grows without bound. A generation that finds the disk full,
+//! or the store damaged, goes with the next one; any other failure ends the process, as a start finds out
+//! what has reached the disk.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};

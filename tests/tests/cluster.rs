@@ -701,8 +701,8 @@ impl Weather {
         clock != "+0"
     }
 
-    /// Changes a byte of a node's rows, which then serves what it can, or refuses to start and says so; what helps
-    /// is an empty directory.
+    /// Changes a byte of a node's rows, which then serves what it can, or refuses to start and says so; what
+    /// helps is an empty directory.
     fn damage(&mut self, nodes: &mut [Server]) {
         thread::sleep(ROWS_ARE_WRITTEN);
         let which = self.random.below(nodes.len() as u64) as usize;

@@ -447,6 +447,14 @@ impl<S: Store> Engine<S> {
         self.behind > log || self.space.unwritten() > rows
     }
 
+    /// Whether there is room for work that can wait: less than half of what [`is_behind`](Engine::is_behind)
+    /// allows has gathered.
+    pub fn has_room(&self) -> bool {
+        let log = GENERATION_LOG.min(self.config.log_max_bytes / 4);
+        let rows = GENERATION_ROWS.min(self.config.cache_bytes / 4 / BYTES_PER_ROW);
+        self.behind <= log / 2 && self.space.unwritten() <= rows / 2
+    }
+
     /// Takes everything that the store lacks, to be written on any thread. `None` if there is nothing, or
     /// if the last one is still being written. Cost: encodes what has changed.
     pub fn freeze(&mut self) -> Option<Generation> {

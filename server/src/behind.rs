@@ -55,6 +55,11 @@ impl Behind {
         Ok(Behind { to, from, is_writing: false, next: Instant::now() })
     }
 
+    /// Whether one is in the making.
+    pub fn is_writing(&self) -> bool {
+        self.is_writing
+    }
+
     /// Whether a generation should be taken now; `much` says whether much has gathered.
     pub fn is_due(&self, now: Instant, much: bool) -> bool {
         now >= self.next || (much && now + PERIOD >= self.next)

@@ -61,7 +61,9 @@ const MESSAGES_PER_TICK: usize = 256;
 /// Bytes of a peer's state that are staged at most.
 const STAGE_BYTES: usize = 4 << 30;
 /// Keys expired in one tick.
-const EXPIRED_PER_TICK: usize = 1000;
+const EXPIRED_PER_TICK: usize = 250;
+/// When to look again whether rows are written that keys to be expired wait for.
+const WRITTEN_SOON: Duration = Duration::from_millis(5);
 /// How far the hybrid clock may be ahead of the wall clock, in ms, before it is told.
 const CLOCK_LEAD: u64 = 1000;
 /// How often a tick that fails is tried again, and told of in the log.
@@ -271,10 +273,18 @@ impl Loop {
         }
         match self.engine.next_deadline() {
             Some(deadline) if self.may_expire() => {
-                CRON.min(Duration::from_millis(deadline.0.saturating_sub(wall_clock().0)))
+                // It has passed with the next millisecond.
+                let passed = deadline.0.saturating_add(1);
+                CRON.min(Duration::from_millis(passed.saturating_sub(wall_clock().0)))
             }
+            Some(_) if self.shell.behind.is_writing() => WRITTEN_SOON,
             _ => CRON,
         }
+    }
+
+    /// Whether the time of some key has passed.
+    fn is_due(&self) -> bool {
+        self.engine.next_deadline().is_some_and(|at| at < self.shell.world.now)
     }
 
     /// Whether keys that are due can be expired now.
@@ -284,6 +294,8 @@ impl Loop {
         world.refuse_writes.is_none()
             && world.clock_fenced.is_none()
             && world.instant >= self.quiet_until
+            // Clients would have to wait for what is written behind.
+            && (self.engine.has_room() || !self.shell.behind.is_writing())
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -337,9 +349,9 @@ impl Loop {
             true => self.shell.world.refuse_writes.take(),
             false => None,
         };
-        let may_expire = self.may_expire();
+        let (may_expire, is_due) = (self.may_expire(), self.is_due());
         let shell = &mut self.shell;
-        let due = may_expire && self.engine.next_deadline().is_some_and(|at| at <= shell.world.now);
+        let due = may_expire && is_due;
         if shell.ready.is_empty() && shell.world.port.waiting() == 0 && !due {
             shell.world.refuse_writes = refused.or(shell.world.refuse_writes.take());
             shell.tell_peers();
@@ -416,7 +428,8 @@ impl Loop {
             self.written(written);
         }
         let (now, much) = (self.shell.world.instant, self.engine.is_behind());
-        if !self.shell.behind.is_due(now, much) {
+        let waits = self.is_due() && !self.engine.has_room();
+        if !self.shell.behind.is_due(now, much || (waits && !self.shell.behind.is_writing())) {
             return;
         }
         if much {

@@ -295,3 +295,53 @@ fn a_deadline_of_what_cannot_be_read_stops_nobody() {
     assert_eq!(tick.txn().get(0, b"c").unwrap(), None);
     assert!(tick.txn().get(0, b"b").is_err());
 }
+
+/// Which records are damaged is chance: whatever they were, giving them up does not upset what is counted.
+#[test]
+fn any_record_can_be_given_up() {
+    for seed in 0..40u64 {
+        let mut node = open(&MemStore::new(), 1);
+        for number in 0..20 {
+            match (number + seed) % 4 {
+                0 => set(&mut node, &format!("k{number}"), "v").unwrap(),
+                1 => drop(add(&mut node, &format!("k{number}"), &["1", "2"]).unwrap()),
+                2 => {
+                    // Of a counter that was removed something is left that is not seen.
+                    let key = format!("k{number}");
+                    run(&mut node, |txn| txn.increment(0, key.as_bytes(), 1)).unwrap();
+                    delete(&mut node, &key).unwrap();
+                }
+                _ => {
+                    let key = format!("k{number}");
+                    let at = Ttl::At(Millis(9_000));
+                    let value = Bytes::from_static(b"v");
+                    run(&mut node, |txn| txn.set(0, key.as_bytes(), value, at)).unwrap();
+                }
+            }
+        }
+        let (store, mut node) = cold(node);
+        for name in store.keys(Family::Keys) {
+            store.damage(Family::Keys, &name);
+        }
+        for name in
+            store.keys(Family::Data).into_iter().filter(|name| name.len() as u64 % 2 == seed % 2)
+        {
+            store.damage(Family::Data, &name);
+        }
+        for number in 0..20 {
+            let key = format!("k{number}");
+            match (number + seed) % 3 {
+                0 => set(&mut node, &key, "new").unwrap(),
+                1 => drop(delete(&mut node, &key).unwrap()),
+                _ => {}
+            }
+        }
+        run(&mut node, |txn| txn.flush(0)).unwrap();
+        assert_eq!((count(&mut node), listed(&mut node).len()), (0, 0), "{seed}");
+        add(&mut node, "s", &["1"]).unwrap();
+        node.flush().unwrap();
+        let mut node = open(&store.copy(), 3);
+        assert_eq!((count(&mut node), listed(&mut node).len()), (1, 1), "{seed}");
+        assert_eq!(members(&mut node, "s").unwrap(), ["1"]);
+    }
+}

@@ -46,9 +46,10 @@ pub(crate) struct Expiring {
 
 impl Expiring {
     fn change(&mut self, before: Option<Millis>, after: Option<Millis>) {
-        self.keys = self.keys + u64::from(after.is_some()) - u64::from(before.is_some());
+        self.keys =
+            (self.keys + u64::from(after.is_some())).saturating_sub(u64::from(before.is_some()));
         let ms = |time: Option<Millis>| u128::from(time.map_or(0, |time| time.0));
-        self.sum = self.sum + ms(after) - ms(before);
+        self.sum = (self.sum + ms(after)).saturating_sub(ms(before));
     }
 }
 
@@ -70,7 +71,9 @@ impl<S: Store> Space<S> {
             if self.counts.len() <= index {
                 self.counts.resize(index + 1, 0);
             }
-            self.counts[index] = self.counts[index] + u64::from(is) - u64::from(was);
+            // Of a record that was given up it is not known whether it was counted.
+            self.counts[index] =
+                (self.counts[index] + u64::from(is)).saturating_sub(u64::from(was));
         }
         if before.expires != after.expires {
             if self.expiring.len() <= index {

@@ -286,7 +286,8 @@ impl<S: Store> Space<S> {
             let before = Counted::of(&self.headers[place]);
             let state = self.headers[place].slot_mut(slot);
             (state.stored, state.rows) = (stored, shown);
-            state.cached = state.cached.min(stored);
+            // Too few are no fault: then the store is asked.
+            state.cached = 0;
             self.headers[place].prune();
             let after = Counted::of(&self.headers[place]);
             self.recount(db, before, after);

@@ -47,6 +47,8 @@ struct Entry<V> {
     /// Bytes accounted for this entry.
     bytes: u32,
     used: bool,
+    /// Unwritten, and passed over by ordered scans: it was blank when one came by.
+    unlisted: bool,
 }
 
 /// The place of an entry; valid until the next eviction, which only happens between ticks.
@@ -85,9 +87,12 @@ pub(crate) struct Cache<V> {
     frozen: usize,
     /// Entries that may have become blank.
     blank: Vec<usize>,
-    /// The keys of `unwritten[..ordered_to]`, in order.
+    /// The keys of `unwritten[..ordered_to]`, in order, without those that are blank: over what was removed
+    /// an ordered scan goes once.
     ordered: BTreeSet<Key>,
     ordered_to: usize,
+    /// Entries that were passed over and may not be blank any more.
+    again: Vec<usize>,
 }
 
 /// Bytes of an entry beside its key and its value's heap: the table's own cost, roughly.
@@ -119,6 +124,7 @@ impl<V: Weigh> Cache<V> {
             blank: Vec::new(),
             ordered: BTreeSet::new(),
             ordered_to: 0,
+            again: Vec::new(),
         }
     }
 
@@ -151,7 +157,8 @@ impl<V: Weigh> Cache<V> {
         let hash = self.hash(key);
         let bytes = weigh(key, &value);
         let key = Key::from_slice(key);
-        let place = self.entries.insert(Entry { key, value, generation: 0, bytes, used: true });
+        let entry = Entry { key, value, generation: 0, bytes, used: true, unlisted: false };
+        let place = self.entries.insert(entry);
         self.bytes += bytes as usize;
         self.inserted += 1;
         // No machine holds 2^32 entries of more than a hundred bytes.
@@ -179,18 +186,33 @@ impl<V: Weigh> Cache<V> {
         self.unwritten.len()
     }
 
-    /// Keys of entries that the store does not have with `from <= key < to`, in order; an empty `to` is no
-    /// bound. Some that it has may be among them. Cost: each change is put in order once, when first asked.
-    pub(crate) fn unwritten_range(&mut self, from: &[u8], to: &[u8]) -> Vec<Key> {
-        for place in &self.unwritten[self.ordered_to..] {
-            self.ordered.insert(self.entries[*place].key.clone());
+    /// Puts in order what has changed since the last time. Cost: each change once.
+    pub(crate) fn order(&mut self) {
+        let Cache { entries, unwritten, ordered, again, .. } = self;
+        for place in unwritten[self.ordered_to..].iter().copied().chain(again.drain(..)) {
+            let Some(entry) = entries.get_mut(place) else { continue };
+            entry.unlisted = entry.value.is_blank();
+            if !entry.unlisted {
+                ordered.insert(entry.key.clone());
+            }
         }
-        self.ordered_to = self.unwritten.len();
-        self.ordered
-            .range(Key::from_slice(from)..)
-            .take_while(|key| to.is_empty() || &***key < to)
-            .cloned()
-            .collect()
+        self.ordered_to = unwritten.len();
+    }
+
+    /// Keys with `from <= key < to` of entries that the store does not have and that are not blank, in the
+    /// order that was made last; an empty `to` is no bound. Others may be among them.
+    pub(crate) fn unwritten_range(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = &Key> {
+        let from = self.ordered.range(Key::from_slice(from)..);
+        from.take_while(move |key| to.is_empty() || &***key < to)
+    }
+
+    /// Keys that were found blank are passed over until they are not.
+    pub(crate) fn unlist(&mut self, blank: &[Key]) {
+        for key in blank {
+            let Some(place) = self.lookup(key, self.hash(key)) else { continue };
+            self.entries[place].unlisted = true;
+            self.ordered.remove(key);
+        }
     }
 
     /// Closes the generation: visits all that the store does not have, for a run. Until that is written,
@@ -217,6 +239,7 @@ impl<V: Weigh> Cache<V> {
             unwritten.shrink_to(2 * unwritten.len() + KEPT);
             self.ordered.clear();
             self.ordered_to = 0;
+            self.again = Vec::new();
         }
         self.frozen = 0;
     }
@@ -306,7 +329,11 @@ impl<V> Index<Place> for Cache<V> {
 
 impl<V> IndexMut<Place> for Cache<V> {
     fn index_mut(&mut self, place: Place) -> &mut V {
-        &mut self.entries[place.0].value
+        let entry = &mut self.entries[place.0];
+        if std::mem::take(&mut entry.unlisted) {
+            self.again.push(place.0);
+        }
+        &mut entry.value
     }
 }
 
@@ -324,6 +351,37 @@ mod tests {
         let mut run = Vec::new();
         cache.freeze(|key, value| run.push((key.to_vec(), *value)));
         run
+    }
+
+    fn listed(cache: &mut Cache<u64>, from: &[u8], to: &[u8]) -> Vec<Vec<u8>> {
+        cache.order();
+        cache.unwritten_range(from, to).map(|key| key.to_vec()).collect()
+    }
+
+    #[test]
+    fn scans_meet_what_was_removed_once() {
+        let mut cache: Cache<u64> = Cache::new(1);
+        for key in [b"a", b"b", b"c"] {
+            changed(&mut cache, key, 1);
+        }
+        assert_eq!(listed(&mut cache, b"", b"").len(), 3);
+        changed(&mut cache, b"b", 0);
+        cache.unlist(&[Key::from_slice(b"b")]);
+        changed(&mut cache, b"d", 0);
+        for _ in 0..2 {
+            assert_eq!(listed(&mut cache, b"", b""), [b"a", b"c"]);
+        }
+        // It is there again, without a new generation and in one.
+        changed(&mut cache, b"b", 2);
+        assert_eq!(listed(&mut cache, b"", b""), [b"a", b"b", b"c"]);
+        changed(&mut cache, b"b", 0);
+        cache.unlist(&[Key::from_slice(b"b")]);
+        assert_eq!(frozen(&mut cache).len(), 4);
+        changed(&mut cache, b"d", 2);
+        assert_eq!(listed(&mut cache, b"", b""), [b"a", b"c", b"d"]);
+        changed(&mut cache, b"b", 2);
+        cache.thaw(true);
+        assert_eq!(listed(&mut cache, b"", b""), [b"b", b"d"]);
     }
 
     #[test]
@@ -346,8 +404,7 @@ mod tests {
         changed(&mut cache, b"b", 2);
         changed(&mut cache, b"a", 3);
         cache.insert(b"c", 4);
-        let keys = cache.unwritten_range(b"a", b"c");
-        assert_eq!(keys, [Key::from_slice(b"a"), Key::from_slice(b"b")]);
+        assert_eq!(listed(&mut cache, b"a", b"c"), [b"a", b"b"]);
         cache.evict(0, |_, _| {});
         assert_eq!((cache.peek(b"a"), cache.peek(b"c")), (Some(&3), None));
         // What changes while its generation is being written belongs to the next.
@@ -358,7 +415,7 @@ mod tests {
         cache.thaw(true);
         cache.evict(0, |_, _| {});
         assert_eq!((cache.peek(b"a"), cache.peek(b"b")), (Some(&5), None));
-        assert_eq!(cache.unwritten_range(b"", b""), [Key::from_slice(b"a")]);
+        assert_eq!(listed(&mut cache, b"", b""), [b"a"]);
         // A generation that could not be written goes with the next one.
         assert_eq!(frozen(&mut cache), [(b"a".to_vec(), 5)]);
         changed(&mut cache, b"d", 6);

@@ -7,6 +7,8 @@
 //! Inside the engine a commit is a [`Commit`]; on the wire and in the log it is an [`EncodedCommit`],
 //! whose body replication carries without looking into it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
@@ -241,17 +243,32 @@ mod tag {
 /// Origins that a body names, each written once. Index 0 is the commit's own.
 struct Names {
     origins: SmallVec<[Origin; 2]>,
+    /// Their numbers, once they are many: a clear names all that its issuer knows.
+    numbers: BTreeMap<Origin, u64>,
 }
 
+/// As many names are looked through.
+const LOOKED_THROUGH: usize = 16;
+
 impl Names {
+    fn of(origin: Origin) -> Names {
+        Names { origins: smallvec![origin], numbers: BTreeMap::new() }
+    }
+
     fn index(&mut self, origin: &Origin) -> u64 {
-        match self.origins.iter().position(|known| known == origin) {
-            Some(index) => index as u64,
-            None => {
-                self.origins.push(*origin);
-                self.origins.len() as u64 - 1
+        let known = match self.numbers.is_empty() {
+            true => self.origins.iter().position(|known| known == origin).map(|at| at as u64),
+            false => self.numbers.get(origin).copied(),
+        };
+        known.unwrap_or_else(|| {
+            self.origins.push(*origin);
+            let from = if self.numbers.is_empty() { 0 } else { self.origins.len() - 1 };
+            if self.origins.len() > LOOKED_THROUGH {
+                let new = self.origins.iter().enumerate().skip(from);
+                self.numbers.extend(new.map(|(at, origin)| (*origin, at as u64)));
             }
-        }
+            self.origins.len() as u64 - 1
+        })
     }
 }
 
@@ -302,7 +319,7 @@ fn head(stamp: Stamp, foreign: &[Origin], size: usize) -> Writer {
 impl Encoder {
     /// A commit without effects; `size` is about how long they will be.
     pub(crate) fn new(origin: Origin, first: u64, stamp: Stamp, size: usize) -> Encoder {
-        let names = Names { origins: smallvec![origin] };
+        let names = Names::of(origin);
         let out = head(stamp, &[], size);
         Encoder { first, next: first, stamp, names, head: out.len(), out }
     }

@@ -9,15 +9,17 @@
 //! rows touched again, rows that a clear has swept, rows changed by commits of other nodes. Of a command
 //! that is done, what rows were in its middle is forgotten; the rest stays until the tick is over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 
+use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::causal::{Dot, Origin, Stamp};
 use crate::commit::{Clear, EncodedCommit, Encoder, RowKey, Scope};
+use crate::crdt::Slot;
 use crate::row::Row;
 use crate::space::{Space, Spot};
 use crate::store::{Store, StoreError};
@@ -65,12 +67,12 @@ pub(crate) struct Point {
     bytes: usize,
 }
 
-/// A db after a clear by the open commit.
+/// A scope after a clear by the open commit. What the clear removes is what was before the commit; so one that
+/// comes later in the same commit needs no effect of its own.
 struct Cleared {
-    db: u16,
     /// How many touches there were then.
     touches: usize,
-    /// Its rows that were touched since.
+    /// Its rows that may live again.
     since: BTreeSet<RowKey>,
 }
 
@@ -91,8 +93,15 @@ pub(crate) struct Draft {
     further: Vec<Further>,
     /// Names and payloads of the open commit.
     bytes: usize,
-    /// Dbs that the open commit has cleared.
-    cleared: Vec<Cleared>,
+    /// Dbs and keys that the open commit has cleared.
+    cleared: BTreeMap<(u16, Option<Bytes>), Cleared>,
+}
+
+fn place(scope: &Scope) -> (u16, Option<Bytes>) {
+    match scope {
+        Scope::Db(db) => (*db, None),
+        Scope::Key(db, key) => (*db, Some(key.clone())),
+    }
 }
 
 fn hash(spot: u64) -> u64 {
@@ -157,9 +166,7 @@ impl Draft {
 
     /// A row was changed under its dot.
     pub(crate) fn touch(&mut self, name: RowKey, spot: Spot, before: Row, payload: usize) {
-        if let Some(cleared) = self.cleared.iter_mut().find(|cleared| cleared.db == name.db) {
-            cleared.since.insert(name.clone());
-        }
+        self.may_live(&name);
         let (touches, number) = (self.touches.len(), spot.number());
         let known = |(known, _): &Known| *known == number;
         match self.known.entry(hash(number), known, |(known, _)| hash(*known)) {
@@ -181,18 +188,38 @@ impl Draft {
     pub(crate) fn clear(&mut self, clear: Clear) {
         let reset = |(name, _): &(RowKey, _)| name.key.len() + name.subkey.len() + RESET;
         self.bytes += clear.resets.iter().map(reset).sum::<usize>();
+        let cleared = Cleared { touches: self.touches.len() + 1, since: BTreeSet::new() };
+        self.cleared.insert(place(&clear.scope), cleared);
         self.touches.push(Touch::Clear(clear));
-        if let Some(Touch::Clear(Clear { scope: Scope::Db(db), .. })) = self.touches.last() {
-            let cleared = Cleared { db: *db, touches: self.touches.len(), since: BTreeSet::new() };
-            self.cleared.retain(|other| other.db != cleared.db);
-            self.cleared.push(cleared);
+    }
+
+    /// If the open commit has cleared the scope: those of its rows that may live again. No other does.
+    pub(crate) fn since_clear(&self, scope: &Scope) -> Option<Vec<RowKey>> {
+        let cleared = self.cleared.get(&place(scope))?;
+        Some(cleared.since.iter().cloned().collect())
+    }
+
+    /// A scope that the open commit has cleared is empty again.
+    pub(crate) fn cleared_again(&mut self, scope: &Scope) {
+        if let Some(cleared) = self.cleared.get_mut(&place(scope)) {
+            cleared.since.clear();
         }
     }
 
-    /// If the open commit has cleared a db: the rows of it that were touched since. No other can be live.
-    pub(crate) fn touched_since_clear(&self, db: u16) -> Option<Vec<RowKey>> {
-        let cleared = self.cleared.iter().find(|cleared| cleared.db == db)?;
-        Some(cleared.since.iter().cloned().collect())
+    /// A row may live, whatever was cleared before.
+    fn may_live(&mut self, name: &RowKey) {
+        if self.cleared.is_empty() {
+            return;
+        }
+        if let Some(cleared) = self.cleared.get_mut(&(name.db, None)) {
+            cleared.since.insert(name.clone());
+        }
+        // Clearing a key leaves its binding.
+        if name.slot != Slot::Binding
+            && let Some(cleared) = self.cleared.get_mut(&(name.db, Some(name.key.clone())))
+        {
+            cleared.since.insert(name.clone());
+        }
     }
 
     /// A row was changed by a clear or by a commit of another node.
@@ -235,27 +262,31 @@ impl Draft {
     ) -> Result<(), StoreError> {
         while self.changed_since(to) {
             let touches = self.touches.len();
-            if let Some(last) = self.further.pop_if(|last| last.after >= touches) {
+            let (name, spot, before) = if let Some(last) =
+                self.further.pop_if(|last| last.after >= touches)
+            {
                 match last.which {
-                    Which::Other(name, spot) => space.replace(&name, spot, last.before)?,
+                    Which::Other(name, spot) => (name, spot, last.before),
                     Which::Again(touch) => match self.touches.get(touch) {
-                        Some(Touch::Row { name, spot, .. }) => {
-                            space.replace(name, *spot, last.before)?
-                        }
+                        Some(Touch::Row { name, spot, .. }) => (name.clone(), *spot, last.before),
                         _ => continue,
                     },
-                };
+                }
             } else if let Some(Touch::Row { name, spot, before }) = self.touches.pop() {
                 let number = spot.number();
                 if let Ok(entry) = self.known.find_entry(hash(number), |(it, _)| *it == number) {
                     entry.remove();
                 }
-                space.replace(&name, spot, before)?;
-            }
+                (name, spot, before)
+            } else {
+                continue;
+            };
+            self.may_live(&name);
+            space.replace(&name, spot, before)?;
         }
         self.open = self.open.min(self.touches.len());
         self.bytes = to.bytes;
-        self.cleared.retain(|cleared| cleared.touches <= to.touches);
+        self.cleared.retain(|_, cleared| cleared.touches <= to.touches);
         Ok(())
     }
 

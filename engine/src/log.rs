@@ -104,14 +104,26 @@ pub(crate) fn cut<B: Batch>(batch: &mut B, row: LogPosition) {
     batch.delete(Family::Log, &keys::log(row));
 }
 
+/// Entries of a vector that are copied where one changes.
+const SHARED: usize = 32;
+
 impl Log {
     /// Bytes of memory that the index takes, roughly.
     pub(crate) fn index_bytes(&self) -> usize {
         let index = lock(&self.index);
         let mark = size_of::<((Origin, u64), LogPosition)>();
-        let bucket =
-            |it: &Bucket| size_of::<Bucket>() + it.vector.len() * size_of::<(Origin, u64)>();
-        index.marks.len() * mark + index.buckets.iter().map(bucket).sum::<usize>()
+        // A bucket's vector shares with the one before all but what is about the origins that moved.
+        let mut before = VersionVector::new();
+        let mut origins = 0;
+        for bucket in &index.buckets {
+            let moved = bucket.vector.news_for(&before).len();
+            origins += bucket.vector.len().min(moved * SHARED);
+            before.clone_from(&bucket.vector);
+        }
+        let bucket = size_of::<Bucket>();
+        index.marks.len() * mark
+            + index.buckets.len() * bucket
+            + origins * size_of::<(Origin, u64)>()
     }
 
     /// Reads the log through once. Returns it and the vector that it leads to at `at`.

@@ -362,10 +362,18 @@ impl<'t, S: Store> Txn<'t, S> {
                 false => Ok(()),
             };
         }
-        let names = self.engine.space.rows_in(&Scope::Key(db, key));
-        for name in self.guard(names)? {
+        let scope = Scope::Key(db, key);
+        let names = match self.engine.draft.since_clear(&scope) {
+            Some(names) => names,
+            None => {
+                let names = self.engine.space.rows_in(&scope);
+                self.guard(names)?
+            }
+        };
+        for name in names {
             self.remove(name)?;
         }
+        self.engine.draft.cleared_again(&scope);
         Ok(())
     }
 
@@ -402,15 +410,17 @@ impl<'t, S: Store> Txn<'t, S> {
     }
 
     /// Removes by scope, if anything is there: one effect with the vector before this commit as context
-    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2). With `give_up` what cannot be
+    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2); the first clear of a commit has
+    /// all of that, later ones of the scope undo what the commit itself has done since. With `give_up` what cannot be
     /// read counts as there; else it fails.
     fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
-        let touched = match &clear.scope {
-            Scope::Db(db) => self.engine.draft.touched_since_clear(*db),
-            Scope::Key(..) => None,
+        let since = match give_up {
+            true => None,
+            false => self.engine.draft.since_clear(&clear.scope),
         };
-        let names = match touched {
+        let again = since.is_some();
+        let names = match since {
             Some(names) => Ok((names, Vec::new())),
             None if give_up => self.engine.space.readable_in(&clear.scope),
             None => self.engine.space.rows_in(&clear.scope).map(|names| (names, Vec::new())),
@@ -448,7 +458,9 @@ impl<'t, S: Store> Txn<'t, S> {
             let recounted = self.engine.space.recount_scope(&clear.scope);
             self.guard(recounted)?;
         }
-        if live {
+        if again {
+            self.engine.draft.cleared_again(&clear.scope);
+        } else if live {
             self.engine.draft.clear(clear);
         }
         Ok(())

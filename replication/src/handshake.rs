@@ -293,6 +293,7 @@ impl Node {
         if let Some(stale) = self.stale.get(&origin.node) {
             link.sender.known.join(stale);
         }
+        link.sender.known.lean_on(&self.sealed);
         if let Some(record) = self.records.get_mut(&origin.node) {
             record.name.clone_from(&welcome.name);
             record.address.clone_from(&welcome.address);

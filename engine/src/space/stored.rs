@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use smallvec::SmallVec;
+
 use super::{Outcome, corrupt};
 use crate::cache::{Cache, Weigh};
 use crate::codec::{CodecError, Reader, Writer};
@@ -78,7 +80,7 @@ pub(super) fn put_unwritten<V: Stored>(
 }
 
 /// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
-/// does not have yet. With `holes` it passes over what cannot be read, and lists that; without, it fails
+/// does not have yet, but not what is blank. With `holes` it passes over what cannot be read, and lists that; without, it fails
 /// there.
 #[expect(clippy::too_many_arguments, reason = "the sides of a merge and its range")]
 pub(super) fn merged<S: Read, V: Stored>(
@@ -91,26 +93,37 @@ pub(super) fn merged<S: Read, V: Stored>(
     mut holes: Option<&mut Vec<Hole>>,
     mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
 ) -> Outcome<()> {
-    let unwritten = cache.unwritten_range(from, to);
-    let mut ours = unwritten.iter().peekable();
+    cache.order();
+    let mut blank = Vec::new();
+    let cached = &*cache;
+    let mut ours = cached.unwritten_range(from, to).peekable();
+    // Cached or changed: what lies in the cache is never older than the store.
+    let mut here = |key: &[u8], value: &V, ours: bool| {
+        if !value.is_blank() {
+            return visit(key, value);
+        }
+        if ours {
+            blank.push(SmallVec::from_slice(key));
+        }
+        ControlFlow::Continue(())
+    };
     let mut failed = None;
     let mut stopped = false;
     let mut undecoded = Vec::new();
     let passes = holes.is_some();
     let mut pass = |key: &[u8], bytes: &[u8]| {
         while let Some(mine) = ours.next_if(|mine| &***mine < key) {
-            if let Some(value) = cache.peek(mine)
-                && visit(mine, value).is_break()
+            if let Some(value) = cached.peek(mine)
+                && here(mine, value, true).is_break()
             {
                 stopped = true;
                 return ControlFlow::Break(());
             }
         }
-        let flow = match (ours.next_if(|mine| &***mine == key), cache.peek(key)) {
-            // Cached or changed: what lies in the cache is never older than the store.
-            (_, Some(value)) => visit(key, value),
+        let flow = match (ours.next_if(|mine| &***mine == key), cached.peek(key)) {
+            (mine, Some(value)) => here(key, value, mine.is_some()),
             (_, None) => match V::load(Reader::new(bytes), origins) {
-                Ok(value) => visit(key, &value),
+                Ok(value) => here(key, &value, false),
                 Err(_) if passes => {
                     undecoded.push(key.to_vec());
                     ControlFlow::Continue(())
@@ -136,13 +149,15 @@ pub(super) fn merged<S: Read, V: Stored>(
     }
     if !stopped {
         for mine in ours.by_ref() {
-            if let Some(value) = cache.peek(mine)
-                && visit(mine, value).is_break()
+            if let Some(value) = cached.peek(mine)
+                && here(mine, value, true).is_break()
             {
                 break;
             }
         }
     }
+    drop(ours);
+    cache.unlist(&blank);
     Ok(())
 }
 

@@ -1,0 +1,256 @@
+//! Clears in a commit that has cleared before: what is left is what a model says, here and at a peer, and the
+//! cost is that of what came since.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use common::{Rng, named};
+use lattis_engine::causal::{Hlc, Millis, NodeId, Origin, VersionVector};
+use lattis_engine::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, Scope};
+use lattis_engine::store::MemStore;
+use lattis_engine::{Engine, EngineConfig, Fresh, Sealed, Ttl, Txn};
+
+const NOW: Millis = Millis(1_000);
+/// Steps of a test of cost: seconds if one step looks at those before, many minutes if each does.
+const MANY: usize = 20_000;
+
+fn open(node: u64) -> Engine<MemStore> {
+    let fresh = Fresh { node: NodeId(node), nonce: node };
+    Engine::open(MemStore::new(), EngineConfig::default(), fresh, NOW).unwrap()
+}
+
+fn word(number: usize) -> Bytes {
+    Bytes::from(format!("w{number}"))
+}
+
+fn write(engine: &mut Engine<MemStore>) {
+    let Some(mut generation) = engine.freeze() else { return };
+    let result = generation.write(engine.store());
+    engine.written(generation, &result);
+}
+
+fn commits(sealed: &Sealed) -> impl Iterator<Item = &EncodedCommit> {
+    sealed.entries.iter().map(|entry| match entry {
+        LogEntry::Commit(commit) => commit,
+        LogEntry::Barrier(_) => panic!("a barrier"),
+    })
+}
+
+/// Runs one transaction; the peer gets what it became.
+fn transact(
+    engine: &mut Engine<MemStore>,
+    peer: &mut Engine<MemStore>,
+    run: impl FnOnce(&mut Txn<'_, MemStore>),
+) -> Option<Sealed> {
+    let mut tick = engine.tick(NOW);
+    let mut txn = tick.txn();
+    run(&mut txn);
+    txn.commit();
+    let sealed = tick.seal(false).unwrap()?;
+    let mut tick = peer.tick(NOW);
+    for commit in commits(&sealed) {
+        assert!(tick.apply(commit).unwrap());
+    }
+    tick.seal(false).unwrap();
+    Some(sealed)
+}
+
+/// The clears of the only commit.
+fn clears(sealed: &Sealed) -> usize {
+    let commits: Vec<_> = commits(sealed).collect();
+    let [commit] = commits.as_slice() else { panic!("{} commits", commits.len()) };
+    let effects = Commit::decode(commit).unwrap().effects;
+    effects.iter().filter(|effect| matches!(effect, Effect::Clear(_))).count()
+}
+
+/// Members by key; a counter is a key without any.
+type Model = BTreeMap<Bytes, BTreeSet<Bytes>>;
+
+fn look(engine: &mut Engine<MemStore>) -> Model {
+    let mut tick = engine.tick(NOW);
+    let mut txn = tick.txn();
+    let mut keys = Vec::new();
+    txn.keys(0, None, &mut |key, _| {
+        keys.push(Bytes::copy_from_slice(key));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(txn.db_size(0).unwrap(), keys.len() as u64);
+    let mut model = Model::new();
+    for key in keys {
+        let mut members = BTreeSet::new();
+        if txn.get(0, &key).is_err() {
+            txn.set_members(0, &key, &mut |member| {
+                members.insert(Bytes::copy_from_slice(member));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+        model.insert(key, members);
+    }
+    model
+}
+
+/// One command on a set, a counter or the whole db.
+fn command(rng: &mut Rng, txn: &mut Txn<'_, MemStore>, model: &mut Model) {
+    let set = word(rng.below(2));
+    let some = |rng: &mut Rng| -> Vec<Bytes> {
+        // What a command removes one by one, and what it clears.
+        let count = *rng.pick(&[1, 3, 70]);
+        (0..count).map(|_| word(rng.below(200))).collect()
+    };
+    match rng.below(9) {
+        0..=2 => {
+            let members = some(rng);
+            txn.set_add(0, &set, &members).unwrap();
+            model.entry(set).or_default().extend(members);
+        }
+        3 => {
+            let members = some(rng);
+            txn.set_remove(0, &set, &members).unwrap();
+            if let Some(left) = model.get_mut(&set) {
+                left.retain(|member| !members.contains(member));
+                if left.is_empty() {
+                    model.remove(&set);
+                }
+            }
+        }
+        4 | 5 => assert_eq!(txn.delete(0, &set).unwrap(), model.remove(&set).is_some()),
+        6 => {
+            txn.increment(0, b"counter", 1).unwrap();
+            model.insert(Bytes::from_static(b"counter"), BTreeSet::new());
+        }
+        7 => {
+            txn.expire(0, &set, Some(Millis(100_000))).unwrap();
+        }
+        _ => {
+            txn.flush(0).unwrap();
+            model.clear();
+        }
+    }
+}
+
+#[test]
+fn what_is_cleared_again_is_gone_and_what_is_taken_back_is_not() {
+    for seed in 0..300 {
+        named(format_args!("seed {seed}"), || {
+            let mut rng = Rng(seed);
+            let mut nodes = [open(1), open(2)];
+            let mut model = Model::new();
+            for _ in 0..12 {
+                // Counters of both, so that clears have something to reset.
+                nodes.reverse();
+                let [engine, peer] = &mut nodes;
+                transact(engine, peer, |txn| {
+                    let mut marks = Vec::new();
+                    for _ in 0..rng.below(30) {
+                        command(&mut rng, txn, &mut model);
+                        match rng.below(8) {
+                            0 => marks.push((txn.savepoint(), model.clone())),
+                            1 if !marks.is_empty() => {
+                                let to = rng.below(marks.len());
+                                marks.truncate(to + 1);
+                                if let Some((savepoint, then)) = marks.pop() {
+                                    txn.rollback(savepoint);
+                                    model = then;
+                                }
+                            }
+                            _ => {}
+                        }
+                    }
+                });
+                if rng.chance(20) {
+                    write(engine);
+                }
+                for node in &mut nodes {
+                    assert_eq!(look(node), model);
+                    node.verify().unwrap();
+                }
+                assert_eq!(nodes[0].digest(), nodes[1].digest());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_commit_clears_its_db_once() {
+    let [mut engine, mut peer] = [open(1), open(2)];
+    transact(&mut engine, &mut peer, |txn| {
+        for number in 0..MANY {
+            txn.set(0, &word(number), word(0), Ttl::Clear).unwrap();
+        }
+    });
+    // Rows in the store, too, are not looked at again.
+    write(&mut engine);
+    write(&mut peer);
+    let sealed = transact(&mut engine, &mut peer, |txn| {
+        for number in 0..MANY {
+            txn.set(0, &word(number), word(1), Ttl::Clear).unwrap();
+            txn.set_add(0, b"s", &[word(number)]).unwrap();
+            txn.flush(0).unwrap();
+        }
+        txn.set(0, b"last", word(1), Ttl::Clear).unwrap();
+    });
+    assert_eq!(clears(&sealed.unwrap()), 1);
+    for node in [&mut engine, &mut peer] {
+        assert_eq!(look(node).into_keys().collect::<Vec<_>>(), ["last"]);
+        node.verify().unwrap();
+    }
+    assert_eq!(engine.digest(), peer.digest());
+}
+
+#[test]
+fn a_commit_clears_its_key_once() {
+    let [mut engine, mut peer] = [open(1), open(2)];
+    let all: Vec<Bytes> = (0..MANY).map(word).collect();
+    transact(&mut engine, &mut peer, |txn| {
+        txn.set_add(0, b"s", &all).unwrap();
+    });
+    write(&mut engine);
+    let sealed = transact(&mut engine, &mut peer, |txn| {
+        for (number, member) in all.iter().enumerate() {
+            txn.set_add(0, b"s", std::slice::from_ref(member)).unwrap();
+            if number % 100 == 0 {
+                txn.set_add(0, b"s", &all[number..all.len().min(number + 100)]).unwrap();
+            }
+            txn.delete(0, b"s").unwrap();
+        }
+    });
+    assert_eq!(clears(&sealed.unwrap()), 1);
+    assert!(look(&mut engine).is_empty() && look(&mut peer).is_empty());
+    assert_eq!(engine.digest(), peer.digest());
+}
+
+/// Ticks that clear what they wrote do not look at what those before them removed.
+#[test]
+fn clears_of_many_ticks_are_linear() {
+    let [mut engine, mut peer] = [open(1), open(2)];
+    for number in 0..MANY {
+        transact(&mut engine, &mut peer, |txn| {
+            txn.set(0, &word(number), word(0), Ttl::Clear).unwrap();
+            txn.set_add(0, b"s", &[word(number)]).unwrap();
+            txn.delete(0, b"s").unwrap();
+        });
+        transact(&mut engine, &mut peer, |txn| txn.flush(0).unwrap());
+    }
+    assert!(look(&mut engine).is_empty() && look(&mut peer).is_empty());
+    assert_eq!(engine.digest(), peer.digest());
+}
+
+/// A clear names all origins that its issuer knows; each is looked for once, not among all before it.
+#[test]
+fn a_clear_names_many_origins() {
+    let origin = |node| Origin { node: NodeId(node), ..Origin::default() };
+    let context: VersionVector = (1..=200_000).map(|node| (origin(node), node)).collect();
+    let clear = |db| {
+        Effect::Clear(Clear { scope: Scope::Db(db), context: context.clone(), resets: vec![] })
+    };
+    let effects = (0..4).map(clear).collect();
+    let commit = Commit { origin: origin(7), first: 8, hlc: Hlc(0), lead: 0, effects };
+    assert_eq!(Commit::decode(&commit.encode()).unwrap(), commit);
+}

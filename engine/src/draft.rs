@@ -67,8 +67,8 @@ pub(crate) struct Point {
     bytes: usize,
 }
 
-/// A scope after a clear by the open commit. What the clear removes is what was before the commit; so one that
-/// comes later in the same commit needs no effect of its own.
+/// A scope after a clear by the open commit. What the clear removes is what was before the commit; so one
+/// that comes later in the same commit needs no effect of its own.
 struct Cleared {
     /// How many touches there were then.
     touches: usize,

@@ -410,9 +410,9 @@ impl<'t, S: Store> Txn<'t, S> {
     }
 
     /// Removes by scope, if anything is there: one effect with the vector before this commit as context
-    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2); the first clear of a commit has
-    /// all of that, later ones of the scope undo what the commit itself has done since. With `give_up` what cannot be
-    /// read counts as there; else it fails.
+    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2); the first clear of a commit
+    /// has all of that, later ones of the scope undo what the commit itself has done since. With `give_up`
+    /// what cannot be read counts as there; else it fails.
     fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let since = match give_up {

@@ -71,8 +71,8 @@ impl VersionVector {
         other.lacks(self).collect()
     }
 
-    /// The same set, sharing with `other` what both have alike: from now on comparing them costs what differs.
-    /// Cost: once as much as both of them, unless they share already.
+    /// The same set, sharing with `other` what both have alike: from now on comparing them costs what
+    /// differs. Cost: once as much as both of them, unless they share already.
     pub fn lean_on(&mut self, other: &VersionVector) {
         let mut same = other.0.clone();
         for item in other.0.diff(&self.0) {

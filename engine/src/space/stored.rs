@@ -80,8 +80,8 @@ pub(super) fn put_unwritten<V: Stored>(
 }
 
 /// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
-/// does not have yet, but not what is blank. With `holes` it passes over what cannot be read, and lists that; without, it fails
-/// there.
+/// does not have yet, but not what is blank. With `holes` it passes over what cannot be read, and lists
+/// that; without, it fails there.
 #[expect(clippy::too_many_arguments, reason = "the sides of a merge and its range")]
 pub(super) fn merged<S: Read, V: Stored>(
     store: &S,

@@ -40,6 +40,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
     // Everything that may be taken by others comes before the data, of which a start changes who it is.
     let listeners = listen(&config)?;
     let peers_listener = peers::bind(&config)?;
+    let _pidfile = Pidfile::write(&config.pidfile)?;
     lower_maxclients(&mut config);
     let engine = open(&config, &mut random)?;
     let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
@@ -53,7 +54,6 @@ pub fn run(mut config: Config) -> Result<(), String> {
     peers::start(&config, &engine, Arc::clone(&port), peers_listener)
         .map_err(|error| format!("peers: {error}"))?;
     banner(&config, &engine);
-    let _pidfile = Pidfile::write(&config.pidfile)?;
     let now = Instant::now();
     let world = World {
         config,

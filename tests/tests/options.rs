@@ -133,6 +133,10 @@ fn a_start_that_fails_takes_nothing() {
         assert!(why.contains("cannot listen on"), "{why}");
         assert!(!Path::new(&data).exists(), "the directory was made");
     }
+    let (port, peers) = (free_port().to_string(), free_port().to_string());
+    let pidfile = ["--pidfile", "/nowhere/pid", "--port", &port, "--peer-port", &peers];
+    assert!(refused(&[&pidfile[..], &["--dir", &data]].concat()).contains("pidfile /nowhere/pid"));
+    assert!(!Path::new(&data).exists(), "the directory was made");
     let server = node("taken", &["--dir", &data]);
     let info = server.client().words("INFO server").text().unwrap();
     assert!(info.contains("\nincarnation:1\r"), "{info}");

@@ -442,17 +442,20 @@ impl<S: Store> Engine<S> {
     /// Whether as much has gathered as should, so that the owner has to see to it that it is written. What
     /// gathers meanwhile is for the owner to bound.
     pub fn is_behind(&self) -> bool {
-        let log = GENERATION_LOG.min(self.config.log_max_bytes / 4);
-        let rows = GENERATION_ROWS.min(self.config.cache_bytes / 4 / BYTES_PER_ROW);
-        self.behind > log || self.space.unwritten() > rows
+        self.has_gathered(1)
     }
 
-    /// Whether there is room for work that can wait: less than half of what [`is_behind`](Engine::is_behind)
-    /// allows has gathered.
+    /// Whether there is room for work that can wait: less than half of what
+    /// [`is_behind`](Engine::is_behind) allows has gathered.
     pub fn has_room(&self) -> bool {
+        !self.has_gathered(2)
+    }
+
+    /// Whether more has gathered than this part of what may.
+    fn has_gathered(&self, part: usize) -> bool {
         let log = GENERATION_LOG.min(self.config.log_max_bytes / 4);
         let rows = GENERATION_ROWS.min(self.config.cache_bytes / 4 / BYTES_PER_ROW);
-        self.behind <= log / 2 && self.space.unwritten() <= rows / 2
+        self.behind > log / part as u64 || self.space.unwritten() > rows / part
     }
 
     /// Takes everything that the store lacks, to be written on any thread. `None` if there is nothing, or

@@ -311,17 +311,10 @@ impl<S: Store> Space<S> {
         let mut prefix = Vec::new();
         keys::slot_prefix(&mut prefix, db, key, slot);
         let Space { store, rows, origins, erased, .. } = self;
-        let store = &Kept { store, erased };
-        merged(
-            store,
-            Family::Data,
-            rows,
-            &prefix,
-            &keys::prefix_end(&prefix),
-            origins,
-            None,
-            |key, row| visit(&key[prefix.len()..], row),
-        )
+        let store = &Kept { store, erased, origins };
+        merged(store, Family::Data, rows, &prefix, &keys::prefix_end(&prefix), None, |key, row| {
+            visit(&key[prefix.len()..], row)
+        })
     }
 
     /// Visits the elements of a set or derived key as clients see them.
@@ -346,8 +339,8 @@ impl<S: Store> Space<S> {
         keys::element_prefix(&mut prefix, db, key);
         let end = keys::prefix_end(&prefix);
         let Space { store, derived, origins, erased, .. } = self;
-        let store = &Kept { store, erased };
-        merged(store, Family::Derived, derived, &prefix, &end, origins, None, |key, weight| {
+        let store = &Kept { store, erased, origins };
+        merged(store, Family::Derived, derived, &prefix, &end, None, |key, weight| {
             if *weight > 0 { visit(&key[prefix.len()..]) } else { ControlFlow::Continue(()) }
         })
     }
@@ -386,10 +379,10 @@ impl<S: Store> Space<S> {
         }
         let to = keys::prefix_end(&db.to_be_bytes());
         let Space { store, headers, origins, erased, .. } = self;
-        let store = &Kept { store, erased };
+        let store = &Kept { store, erased, origins };
         let mut holes = Vec::new();
         let listed = Some(&mut holes);
-        merged(store, Family::Keys, headers, &from, &to, origins, listed, |key, header| {
+        merged(store, Family::Keys, headers, &from, &to, listed, |key, header| {
             visit(&key[2..], header)
         })?;
         self.unread |= !holes.is_empty();
@@ -493,9 +486,9 @@ impl<S: Store> Space<S> {
                 let mut keys = Vec::new();
                 let (from, to) = (db.to_be_bytes(), keys::prefix_end(&db.to_be_bytes()));
                 let Space { store, headers, origins, erased, .. } = self;
-                let store = &Kept { store, erased };
+                let store = &Kept { store, erased, origins };
                 let holes = holes.as_deref_mut();
-                merged(store, Family::Keys, headers, &from, &to, origins, holes, |key, _| {
+                merged(store, Family::Keys, headers, &from, &to, holes, |key, _| {
                     keys.push(Bytes::copy_from_slice(&key[2..]));
                     ControlFlow::Continue(())
                 })?;
@@ -522,22 +515,13 @@ impl<S: Store> Space<S> {
                 keys::slot_prefix(&mut prefix, db, &key, slot);
                 let end = keys::prefix_end(&prefix);
                 let Space { store, rows, origins, erased, .. } = self;
-                let store = &Kept { store, erased };
+                let store = &Kept { store, erased, origins };
                 let holes = holes.as_deref_mut();
-                merged(
-                    store,
-                    Family::Data,
-                    rows,
-                    &prefix,
-                    &end,
-                    origins,
-                    holes,
-                    |name, _: &Row| {
-                        let subkey = Bytes::copy_from_slice(&name[prefix.len()..]);
-                        found.push(RowKey { db, key: key.clone(), slot, subkey });
-                        ControlFlow::Continue(())
-                    },
-                )?;
+                merged(store, Family::Data, rows, &prefix, &end, holes, |name, _: &Row| {
+                    let subkey = Bytes::copy_from_slice(&name[prefix.len()..]);
+                    found.push(RowKey { db, key: key.clone(), slot, subkey });
+                    ControlFlow::Continue(())
+                })?;
             }
         }
         if let Scope::Db(db) = scope {
@@ -729,10 +713,10 @@ impl<S: Store> Space<S> {
         let mut from = Vec::new();
         loop {
             let Space { store, headers, origins, erased, .. } = self;
-            let store = &Kept { store, erased };
+            let store = &Kept { store, erased, origins };
             let mut next = None;
             let holes = Some(&mut Vec::new());
-            merged(store, Family::Keys, headers, &from, &[], origins, holes, |key, _| {
+            merged(store, Family::Keys, headers, &from, &[], holes, |key, _| {
                 next = keys::split_header(key).map(|(db, _)| db);
                 ControlFlow::Break(())
             })?;

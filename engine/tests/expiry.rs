@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use common::Rng;
 use lattis_engine::causal::{Millis, NodeId};
 use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, Ttl};
@@ -15,17 +18,6 @@ type Node = Engine<MemStore>;
 fn open(store: MemStore, nonce: u64, now: u64) -> Node {
     let fresh = Fresh { node: NodeId(1), nonce };
     Engine::open(store, EngineConfig::default(), fresh, Millis(now)).unwrap()
-}
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }
 
 fn write(node: &mut Node, now: u64, writes: &[(u64, Option<u64>)]) {
@@ -56,7 +48,7 @@ fn expire(node: &mut Node, now: u64) {
 #[test]
 fn what_is_due_goes_whatever_was_before() {
     for seed in 1..=4 {
-        let mut rng = Rng(seed * 0x9e37_79b9);
+        let mut rng = Rng(seed);
         let mut node = open(MemStore::new(), seed, 1_000);
         let mut model: BTreeMap<u64, Option<u64>> = BTreeMap::new();
         let mut now = 10_000;
@@ -64,8 +56,8 @@ fn what_is_due_goes_whatever_was_before() {
         for round in 0..30 {
             let writes: Vec<(u64, Option<u64>)> = (0..3_000)
                 .map(|_| {
-                    let end = (rng.below(8) > 0).then(|| now + 1 + rng.below(20_000));
-                    (rng.below(40_000), end)
+                    let end = (rng.below(8) > 0).then(|| now + 1 + rng.below(20_000) as u64);
+                    (rng.below(40_000) as u64, end)
                 })
                 .collect();
             write(&mut node, now, &writes);
@@ -79,7 +71,7 @@ fn what_is_due_goes_whatever_was_before() {
                 _ => {}
             }
             // What is hidden at one time stays so, so the clock does not go back behind what it has passed.
-            now += rng.below(2_000);
+            now += rng.below(2_000) as u64;
             expire(&mut node, now);
             let before = model.len();
             model.retain(|_, end| end.is_none_or(|end| end >= now));

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
@@ -67,7 +66,7 @@ struct PartRequest {
 
 /// Binds the peer port, before anything of the data is touched.
 pub fn bind(config: &Config) -> Result<std::net::TcpListener, String> {
-    let address = SocketAddr::new(config.peer_bind, config.peer_port);
+    let address = config.peer_socket();
     std::net::TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| format!("cannot listen on {address} for peers: {error}"))

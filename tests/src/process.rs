@@ -21,6 +21,15 @@ use crate::resp::Client;
 /// How long a server may take to answer its first PING, or to end when asked to.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Waits until something holds, for [`PATIENCE`] at most.
+pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The top folder of the repository.
 pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -239,7 +248,9 @@ impl Server {
     /// Starts the server again, with the same ports and directory, and waits until it answers.
     pub fn restart(&mut self) {
         self.spawn();
-        self.wait_until_up();
+        if let Some(status) = self.wait_until_up() {
+            panic!("{} ended at once: {status}\n{}", self.name, self.log());
+        }
     }
 
     /// Starts the server again and does not wait: for servers that have to refuse.
@@ -262,26 +273,17 @@ impl Server {
     /// Starts the server again; false if it refuses, and ends with code 1.
     pub fn starts(&mut self) -> bool {
         self.spawn();
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.try_wait() {
-                assert_eq!(status.code(), Some(1), "{}: {status}\n{}", self.name, self.log());
-                return false;
-            }
-            let pong = Client::connect(self.port).and_then(|mut client| client.try_call(&["PING"]));
-            if pong.is_ok() {
-                return true;
-            }
-            assert!(start.elapsed() < PATIENCE, "{} neither starts nor refuses", self.name);
-            thread::sleep(Duration::from_millis(5));
-        }
+        let Some(status) = self.wait_until_up() else { return true };
+        assert_eq!(status.code(), Some(1), "{}: {status}\n{}", self.name, self.log());
+        false
     }
 
-    fn wait_until_up(&mut self) {
+    /// Waits until it answers, or has ended.
+    fn wait_until_up(&mut self) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.try_wait() {
-                panic!("{} ended at once: {status}\n{}", self.name, self.log());
+                return Some(status);
             }
             let pong = Client::connect(self.port).and_then(|mut client| client.try_call(&["PING"]));
             // One that asks for a password answers, too.
@@ -290,7 +292,7 @@ impl Server {
                     || value.error().is_some_and(|why| why.starts_with("NOAUTH"))
             };
             if pong.is_ok_and(|value| answers(&value)) {
-                return;
+                return None;
             }
             if start.elapsed() > PATIENCE {
                 panic!("{} does not answer PING\n{}", self.name, self.log());

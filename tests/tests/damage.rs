@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lattis_tests::process::{NodeConfig, PATIENCE, Server, TempDir, lattis_server};
+use lattis_tests::process::{NodeConfig, Server, TempDir, lattis_server, wait};
 use lattis_tests::resp::{Client, Value};
 
 const KEYS: usize = 20_000;
@@ -44,14 +44,6 @@ fn flip(path: &Path, percent: usize) {
     let at = bytes.len() * percent / 100;
     bytes[at] ^= 0x55;
     fs::write(path, bytes).unwrap();
-}
-
-fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A field of INFO.

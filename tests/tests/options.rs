@@ -8,10 +8,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use lattis_tests::process::{NodeConfig, PATIENCE, Server, TempDir, free_port, lattis_server};
+use lattis_tests::process::{NodeConfig, Server, TempDir, free_port, lattis_server, wait};
 use lattis_tests::resp::{Client, Value};
 
 /// What a command line gives that does not run a node.
@@ -32,14 +31,6 @@ fn node(name: &str, more: &[&str]) -> Server {
     let mut config = NodeConfig::new(name);
     config.more.extend(more.iter().map(|word| word.to_string()));
     Server::lattis(&config)
-}
-
-fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 // ---- files and flags

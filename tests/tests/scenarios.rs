@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lattis_tests::process::{NodeConfig, PATIENCE, Server};
+use lattis_tests::process::{NodeConfig, PATIENCE, Server, wait};
 use lattis_tests::resp::{Client, Value};
 
 /// One row of the table. In all commands `@` stands for a prefix that is the scenario's own.
@@ -348,15 +348,6 @@ fn connect(server: &Server) -> Client {
     let mut client = server.client();
     assert!(client.words("HELLO 3").error().is_none());
     client
-}
-
-/// Waits until something holds.
-fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Waits until all nodes have one digest, and gives it.

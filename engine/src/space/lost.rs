@@ -16,7 +16,7 @@ use crate::codec::{Reader, Writer};
 use crate::commit::{RowKey, Scope};
 use crate::crdt::Slot;
 use crate::header::Header;
-use crate::row::Row;
+use crate::row::{Origins, Row};
 use crate::store::{Family, Hole, Read, Store, StoreError, Visit, keys, scan_on};
 
 const FORMAT: u8 = 1;
@@ -25,6 +25,8 @@ const FORMAT: u8 = 1;
 pub(super) struct Kept<'s, S> {
     pub(super) store: &'s S,
     pub(super) erased: &'s [(u64, Hole)],
+    /// By which its rows are read.
+    pub(super) origins: &'s Origins,
 }
 
 impl<S: Read> Read for Kept<'_, S> {
@@ -127,7 +129,7 @@ impl<S: Store> Space<S> {
 
     /// The store without what was given up.
     pub(super) fn kept(&self) -> Kept<'_, S> {
-        Kept { store: &self.store, erased: &self.erased }
+        Kept { store: &self.store, erased: &self.erased, origins: &self.origins }
     }
 
     /// Takes a row for empty that cannot be read. One that can be read stays.
@@ -182,9 +184,9 @@ impl<S: Store> Space<S> {
             let mut elements = 0;
             let end = keys::prefix_end(&prefix);
             let Space { store, derived, origins, erased, .. } = self;
-            let store = &Kept { store, erased };
+            let store = &Kept { store, erased, origins };
             let holes = Some(&mut holes);
-            merged(store, Family::Derived, derived, &prefix, &end, origins, holes, |_, weight| {
+            merged(store, Family::Derived, derived, &prefix, &end, holes, |_, weight| {
                 elements += u64::from(*weight > 0);
                 ControlFlow::Continue(())
             })?;
@@ -240,10 +242,10 @@ impl<S: Store> Space<S> {
                 let mut shown = Vec::new();
                 let to = keys::prefix_end(&db.to_be_bytes());
                 let Space { store, headers, origins, erased, .. } = self;
-                let store = &Kept { store, erased };
+                let store = &Kept { store, erased, origins };
                 let from = db.to_be_bytes();
                 let holes = Some(&mut Vec::new());
-                merged(store, Family::Keys, headers, &from, &to, origins, holes, |key, _| {
+                merged(store, Family::Keys, headers, &from, &to, holes, |key, _| {
                     shown.push(key[2..].to_vec());
                     ControlFlow::Continue(())
                 })?;
@@ -275,9 +277,9 @@ impl<S: Store> Space<S> {
             keys::slot_prefix(&mut prefix, db, key, slot);
             let end = keys::prefix_end(&prefix);
             let Space { store, rows, origins, erased, .. } = self;
-            let store = &Kept { store, erased };
+            let store = &Kept { store, erased, origins };
             let holes = Some(&mut Vec::new());
-            merged(store, Family::Data, rows, &prefix, &end, origins, holes, |_, row: &Row| {
+            merged(store, Family::Data, rows, &prefix, &end, holes, |_, row: &Row| {
                 stored += u64::from(!row.is_empty());
                 shown += u64::from(row.is_visible(hidden));
                 ControlFlow::Continue(())

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use smallvec::SmallVec;
 
+use super::lost::Kept;
 use super::{Outcome, corrupt};
 use crate::cache::{Cache, Weigh};
 use crate::codec::{CodecError, Reader, Writer};
@@ -82,14 +83,12 @@ pub(super) fn put_unwritten<V: Stored>(
 /// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
 /// does not have yet, but not what is blank. With `holes` it passes over what cannot be read, and lists
 /// that; without, it fails there.
-#[expect(clippy::too_many_arguments, reason = "the sides of a merge and its range")]
 pub(super) fn merged<S: Read, V: Stored>(
-    store: &S,
+    store: &Kept<'_, S>,
     family: Family,
     cache: &mut Cache<V>,
     from: &[u8],
     to: &[u8],
-    origins: &Origins,
     mut holes: Option<&mut Vec<Hole>>,
     mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
 ) -> Outcome<()> {
@@ -122,7 +121,7 @@ pub(super) fn merged<S: Read, V: Stored>(
         }
         let flow = match (ours.next_if(|mine| &***mine == key), cached.peek(key)) {
             (mine, Some(value)) => here(key, value, mine.is_some()),
-            (_, None) => match V::load(Reader::new(bytes), origins) {
+            (_, None) => match V::load(Reader::new(bytes), store.origins) {
                 Ok(value) => here(key, &value, false),
                 Err(_) if passes => {
                     undecoded.push(key.to_vec());

@@ -222,20 +222,11 @@ impl<S: Store> Space<S> {
                 let end = keys::prefix_end(&prefix);
                 let mut holes = Vec::new();
                 let Space { store, derived, origins, erased, .. } = self;
-                let (store, listed) = (&Kept { store, erased }, Some(&mut holes));
-                merged(
-                    store,
-                    Family::Derived,
-                    derived,
-                    &prefix,
-                    &end,
-                    origins,
-                    listed,
-                    |it, _| {
-                        elements.push(Bytes::copy_from_slice(&it[prefix.len()..]));
-                        ControlFlow::Continue(())
-                    },
-                )?;
+                let (store, listed) = (&Kept { store, erased, origins }, Some(&mut holes));
+                merged(store, Family::Derived, derived, &prefix, &end, listed, |it, _| {
+                    elements.push(Bytes::copy_from_slice(&it[prefix.len()..]));
+                    ControlFlow::Continue(())
+                })?;
                 self.erase(holes);
             }
             for element in elements {

@@ -1,5 +1,7 @@
 //! The form of redis.conf: words of a line, and the directives of Redis that are known and not ours.
 
+use crate::net::request::split_line;
+
 /// What a file for Redis may say without a meaning here: there is nothing to be tuned by it.
 const PASSED_OVER: &[&str] = &[
     "acllog-max-len",
@@ -121,81 +123,16 @@ pub(super) fn foreign(name: &str, value: &str) -> Option<Result<(), &'static str
     Some(if value.eq_ignore_ascii_case(harmless) { Ok(()) } else { Err(why) })
 }
 
-/// The words of a line: apart by space, in quotes with escapes as Redis has them; none for a comment. `None`:
-/// a quote is not closed, or something follows it at once.
+/// The words of a line, split as an inline request is; none for a comment. `None`: its quotes are not
+/// balanced, or a word is no text.
 pub(super) fn words(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut rest = line.trim();
-    if rest.starts_with('#') {
-        return Some(words);
+    if line.trim_start().starts_with('#') {
+        return Some(Vec::new());
     }
-    while let Some(first) = rest.chars().next() {
-        let (word, after) = match first {
-            '"' => double_quoted(&rest[1..])?,
-            '\'' => single_quoted(&rest[1..])?,
-            _ => {
-                let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-                (rest[..end].to_owned(), &rest[end..])
-            }
-        };
-        if after.starts_with(|next: char| !next.is_whitespace()) {
-            return None;
-        }
-        words.push(word);
-        rest = after.trim_start();
-    }
-    Some(words)
-}
-
-fn single_quoted(text: &str) -> Option<(String, &str)> {
-    let mut word = String::new();
-    let mut rest = text;
-    loop {
-        let at = rest.find(['\'', '\\'])?;
-        word.push_str(&rest[..at]);
-        if rest[at..].starts_with('\'') {
-            return Some((word, &rest[at + 1..]));
-        }
-        let escaped = rest[at + 1..].starts_with('\'');
-        word.push(if escaped { '\'' } else { '\\' });
-        rest = &rest[at + 1 + usize::from(escaped)..];
-    }
-}
-
-fn double_quoted(text: &str) -> Option<(String, &str)> {
-    let mut word = Vec::new();
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    loop {
-        match (*bytes.get(at)?, bytes.get(at + 1)) {
-            (b'"', _) => return Some((String::from_utf8(word).ok()?, text.get(at + 1..)?)),
-            (b'\\', Some(b'x')) if hex(bytes, at + 2).is_some() => {
-                word.push(hex(bytes, at + 2)?);
-                at += 4;
-            }
-            (b'\\', Some(next)) => {
-                word.push(match next {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 8,
-                    b'a' => 7,
-                    other => *other,
-                });
-                at += 2;
-            }
-            (byte, _) => {
-                word.push(byte);
-                at += 1;
-            }
-        }
-    }
-}
-
-fn hex(bytes: &[u8], at: usize) -> Option<u8> {
-    let digits = std::str::from_utf8(bytes.get(at..at + 2)?).ok()?;
-    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(())?;
-    u8::from_str_radix(digits, 16).ok()
+    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+    split_line(line.as_bytes(), &mut bytes, &mut spans)?;
+    let text = |span| std::str::from_utf8(bytes.get(span)?).ok().map(str::to_owned);
+    spans.into_iter().map(text).collect()
 }
 
 #[cfg(test)]

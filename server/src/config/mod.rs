@@ -41,7 +41,7 @@ pub enum Debuggers {
 }
 
 /// All options' values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Port for clients.
     pub port: u16,
@@ -93,8 +93,8 @@ pub struct Config {
     pub node_name: String,
     /// Port for peers; 0 for port + 10000.
     pub peer_port: u16,
-    /// Address of the peer port.
-    pub peer_bind: IpAddr,
+    /// Address of the peer port; there is one once the defaults are set.
+    pub peer_bind: Option<IpAddr>,
     /// What peers are told to dial, `host` or `host:port`; empty for the address of the peer port.
     pub peer_announce: String,
     /// Peers to connect to, `host:port` separated by spaces.
@@ -107,46 +107,6 @@ pub struct Config {
     pub cluster_secret: String,
     /// Directives of Redis that were given and mean nothing here.
     pub passed_over: Vec<String>,
-}
-
-impl Default for Config {
-    /// Nothing is set.
-    fn default() -> Config {
-        Config {
-            port: 0,
-            bind: String::new(),
-            protected_mode: false,
-            password: String::new(),
-            unixsocket: PathBuf::new(),
-            unixsocketperm: 0,
-            tcp_backlog: 0,
-            debug_command: Debuggers::default(),
-            pidfile: PathBuf::new(),
-            dir: PathBuf::new(),
-            logfile: PathBuf::new(),
-            loglevel: Level::default(),
-            databases: 0,
-            appendfsync: AppendFsync::default(),
-            maxclients: 0,
-            timeout: 0,
-            tcp_keepalive: 0,
-            proto_max_bulk_len: 0,
-            client_query_buffer_limit: 0,
-            output_buffer_limit: 0,
-            cache_bytes: 0,
-            log_max_bytes: 0,
-            transaction_max_bytes: 0,
-            node_name: String::new(),
-            peer_port: 0,
-            peer_bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            peer_announce: String::new(),
-            peers: String::new(),
-            clock_max_drift: 0,
-            cluster_id: String::new(),
-            cluster_secret: String::new(),
-            passed_over: Vec::new(),
-        }
-    }
 }
 
 /// One option.
@@ -302,18 +262,24 @@ impl Config {
         if self.port == 0 && self.unixsocket.as_os_str().is_empty() {
             return Err("neither a --port nor a --unixsocket: nobody could connect".into());
         }
-        if !self.peer_bind.is_loopback() && self.cluster_secret.is_empty() {
-            let ip = self.peer_bind;
+        let ip = self.peer_socket().ip();
+        if !ip.is_loopback() && self.cluster_secret.is_empty() {
             return Err(format!("--peer-bind {ip}: off loopback a --cluster-secret is required"));
         }
         Ok(())
+    }
+
+    /// Where to listen for peers.
+    pub fn peer_socket(&self) -> SocketAddr {
+        let ip = self.peer_bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        SocketAddr::new(ip, self.peer_port)
     }
 
     /// Where peers are told to dial.
     pub fn peer_address(&self) -> String {
         let announced = &self.peer_announce;
         if announced.is_empty() {
-            return SocketAddr::new(self.peer_bind, self.peer_port).to_string();
+            return self.peer_socket().to_string();
         }
         match parse::ip(announced) {
             Ok(ip) => SocketAddr::new(ip, self.peer_port).to_string(),

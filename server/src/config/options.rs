@@ -21,6 +21,43 @@ macro_rules! option {
     };
 }
 
+/// An option whose value is a path, for the next start.
+macro_rules! path {
+    ($name:literal, $default:literal, $doc:literal, $field:ident) => {
+        option!(
+            $name,
+            $default,
+            false,
+            $doc,
+            |c, t| {
+                c.$field = t.into();
+                Ok(())
+            },
+            |c| c.$field.display().to_string()
+        )
+    };
+}
+
+/// An option whose value nobody is shown.
+macro_rules! secret {
+    ($name:literal, $live:literal, $doc:literal, $field:ident) => {
+        ConfigOption {
+            secret: true,
+            ..option!(
+                $name,
+                "",
+                $live,
+                $doc,
+                |c, t| {
+                    c.$field = t.into();
+                    Ok(())
+                },
+                |c| c.$field.clone()
+            )
+        }
+    };
+}
+
 /// An option that clients ask for and that has only one value here.
 macro_rules! fixed {
     ($name:literal, $value:literal, $doc:literal) => {
@@ -81,29 +118,17 @@ pub static OPTIONS: &[ConfigOption] = &[
         |c, t| yes(t).map(|on| c.protected_mode = on),
         |c| shown(c.protected_mode)
     ),
-    ConfigOption {
-        name: "requirepass",
-        default: "",
-        doc: "password that clients have to give (AUTH, HELLO); '' for none",
-        live: true,
-        secret: true,
-        fixed: false,
-        set: |c, t| {
-            c.password = t.into();
-            Ok(())
-        },
-        get: |c| c.password.clone(),
-    },
-    option!(
+    secret!(
+        "requirepass",
+        true,
+        "password that clients have to give (AUTH, HELLO); '' for none",
+        password
+    ),
+    path!(
         "unixsocket",
         "",
-        false,
         "path of a socket for clients on this machine; '' for none",
-        |c, t| {
-            c.unixsocket = t.into();
-            Ok(())
-        },
-        |c| c.unixsocket.display().to_string()
+        unixsocket
     ),
     option!(
         "unixsocketperm",
@@ -133,38 +158,13 @@ pub static OPTIONS: &[ConfigOption] = &[
             Debuggers::Local => "local".into(),
         }
     ),
-    option!(
-        "pidfile",
-        "",
-        false,
-        "file for the number of the process, '' for none",
-        |c, t| {
-            c.pidfile = t.into();
-            Ok(())
-        },
-        |c| c.pidfile.display().to_string()
-    ),
-    option!(
-        "dir",
-        "lattis-data",
-        false,
-        "directory of the data",
-        |c, t| {
-            c.dir = t.into();
-            Ok(())
-        },
-        |c| c.dir.display().to_string()
-    ),
-    option!(
+    path!("pidfile", "", "file for the number of the process, '' for none", pidfile),
+    path!("dir", "lattis-data", "directory of the data", dir),
+    path!(
         "logfile",
         "",
-        false,
         "file for the log of what happens, '' for the standard error; opened anew at SIGHUP",
-        |c, t| {
-            c.logfile = t.into();
-            Ok(())
-        },
-        |c| c.logfile.display().to_string()
+        logfile
     ),
     option!(
         "loglevel",
@@ -295,8 +295,8 @@ pub static OPTIONS: &[ConfigOption] = &[
         "127.0.0.1",
         false,
         "address of the peer port; off loopback a cluster-secret is required",
-        |c, t| ip(t).map(|ip| c.peer_bind = ip),
-        |c| c.peer_bind.to_string()
+        |c, t| ip(t).map(|ip| c.peer_bind = Some(ip)),
+        |c| c.peer_socket().ip().to_string()
     ),
     option!(
         "peer-announce",
@@ -340,19 +340,12 @@ pub static OPTIONS: &[ConfigOption] = &[
         |c, t| word(t).map(|t| c.cluster_id = t),
         |c| c.cluster_id.clone()
     ),
-    ConfigOption {
-        name: "cluster-secret",
-        default: "",
-        doc: "what peers prove to each other that they know",
-        live: false,
-        secret: true,
-        fixed: false,
-        set: |c, t| {
-            c.cluster_secret = t.into();
-            Ok(())
-        },
-        get: |c| c.cluster_secret.clone(),
-    },
+    secret!(
+        "cluster-secret",
+        false,
+        "what peers prove to each other that they know",
+        cluster_secret
+    ),
     fixed!("save", "", "snapshots: none are taken, every write is in the log"),
     fixed!("appendonly", "yes", "the log is always written"),
     fixed!("maxmemory", "0", "no limit"),

@@ -371,7 +371,11 @@ impl Scanner {
 
 /// Splits a line into words as Redis does: `"..."` with backslash escapes, `'...'` with `\'`. `None` if
 /// quotes are not balanced. Cost: the line's length.
-fn split_line(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Range<usize>>) -> Option<()> {
+pub(crate) fn split_line(
+    line: &[u8],
+    bytes: &mut Vec<u8>,
+    spans: &mut Vec<Range<usize>>,
+) -> Option<()> {
     let is_space = |b: u8| matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r');
     let closes = |next: Option<&u8>| next.is_none_or(|b| is_space(*b));
     let mut at = 0;

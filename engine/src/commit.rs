@@ -14,7 +14,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::causal::{Dot, Hlc, Origin, Stamp, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::crdt::Slot;
+use crate::name::{RowKey, Scope, Slot};
 
 /// The first format, which has no lead: still written where there is none, so that peers of the version
 /// before read it.
@@ -24,26 +24,6 @@ const LED: u8 = 2;
 
 /// Effects in one commit at most: bounds what one commit can make other nodes do in one step.
 pub const MAX_EFFECTS: usize = 1 << 24;
-
-/// The name of a row, the unit that CRDT types resolve: (db, key, type slot, subkey).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowKey {
-    /// Number of the database.
-    pub db: u16,
-    /// The client's key.
-    pub key: Bytes,
-    /// Which of the key's type slots.
-    pub slot: Slot,
-    /// The member, field or kind within the slot; empty for slots of one row.
-    pub subkey: Bytes,
-}
-
-impl RowKey {
-    /// The row of a slot that has only one.
-    pub fn single(db: u16, key: Bytes, slot: Slot) -> RowKey {
-        RowKey { db, key, slot, subkey: Bytes::new() }
-    }
-}
 
 /// One commit: the effects that one origin makes visible together, everywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,15 +131,6 @@ pub struct Clear {
     pub resets: Vec<(RowKey, CounterReset)>,
 }
 
-/// The rows that a [`Clear`] removes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Every row of a database, its bindings too.
-    Db(u16),
-    /// Every row of a key but its binding.
-    Key(u16, Bytes),
-}
-
 /// A commit as it travels and lies in the log: identity in the open, effects as opaque bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedCommit {
@@ -201,9 +172,9 @@ impl EncodedCommit {
         EncodedCommit { body: body.finish(), ..*self }
     }
 
-    /// Whether this version can apply it, as far as that can be said without any state.
-    pub fn check(&self) -> Result<(), CodecError> {
-        Commit::decode(self)?.validate()
+    /// Whether it can be decoded, whatever it means.
+    pub fn is_well_formed(&self) -> bool {
+        Commit::decode(self).is_ok()
     }
 }
 
@@ -436,7 +407,7 @@ fn encode_row_key(row: &RowKey, same_key: bool, out: &mut Writer) {
         out.varint(u64::from(row.db));
         out.bytes(&row.key);
     }
-    out.u8(row.slot as u8);
+    out.u8(row.slot.0);
     out.bytes(&row.subkey);
 }
 
@@ -448,7 +419,7 @@ fn decode_row_key(input: &mut Reader<'_>, same: Option<&RowKey>) -> Result<RowKe
             (db, Bytes::copy_from_slice(input.bytes()?))
         }
     };
-    let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
+    let slot = Slot(input.u8()?);
     Ok(RowKey { db, key, slot, subkey: Bytes::copy_from_slice(input.bytes()?) })
 }
 
@@ -633,63 +604,6 @@ impl LogEntry {
             }
             1 => Ok(LogEntry::Barrier(VersionVector::decode(input)?)),
             _ => Err(CodecError::Invalid("log entry")),
-        }
-    }
-}
-
-impl RowKey {
-    /// Whether the name is one that this version can have written: single rows have no subkey, births name
-    /// a collection slot.
-    pub fn validate(&self) -> Result<(), CodecError> {
-        let sound = match self.slot {
-            Slot::Birth => match *self.subkey {
-                [number] => Slot::from_u8(number)
-                    .is_some_and(|slot| slot.kind().is_some() && !slot.record().single),
-                _ => false,
-            },
-            slot => !slot.record().single || self.subkey.is_empty(),
-        };
-        if sound { Ok(()) } else { Err(CodecError::Invalid("row")) }
-    }
-}
-
-impl Commit {
-    /// Whether every effect is one that this version understands: known rows, payloads of their types,
-    /// increments and resets only where they count.
-    pub fn validate(&self) -> Result<(), CodecError> {
-        for (index, effect) in self.effects.iter().enumerate() {
-            match effect {
-                Effect::Row(effect) => effect.validate(self.dot(index).seq)?,
-                Effect::Clear(clear) => clear.resets.iter().try_for_each(|(row, _)| {
-                    row.validate()?;
-                    counts(row)
-                })?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn counts(row: &RowKey) -> Result<(), CodecError> {
-    if row.slot.record().counts { Ok(()) } else { Err(CodecError::Invalid("increment")) }
-}
-
-impl RowEffect {
-    fn validate(&self, seq: u64) -> Result<(), CodecError> {
-        let RowEffect { row, delta } = self;
-        row.validate()?;
-        if let Some(payload) = &delta.put {
-            (row.slot.record().validate)(payload)?;
-        }
-        if delta.add.is_some() || delta.resets_own || !delta.resets.is_empty() {
-            counts(row)?;
-        }
-        // A generation is named by the dot that opened it.
-        match &delta.add {
-            Some(add) if add.generation == 0 || add.generation > seq => {
-                Err(CodecError::Invalid("increment"))
-            }
-            _ => Ok(()),
         }
     }
 }

@@ -18,8 +18,8 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::causal::{Dot, Origin, Stamp};
-use crate::commit::{Clear, EncodedCommit, Encoder, RowKey, Scope};
-use crate::crdt::Slot;
+use crate::commit::{Clear, EncodedCommit, Encoder};
+use crate::name::{RowKey, Scope, Slot};
 use crate::row::Row;
 use crate::space::{Space, Spot};
 use crate::store::{Store, StoreError};
@@ -215,7 +215,7 @@ impl Draft {
             cleared.since.insert(name.clone());
         }
         // Clearing a key leaves its binding.
-        if name.slot != Slot::Binding
+        if name.slot != Slot::BINDING
             && let Some(cleared) = self.cleared.get_mut(&(name.db, Some(name.key.clone())))
         {
             cleared.since.insert(name.clone());

@@ -8,6 +8,7 @@
 use crate::causal::{Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionVector};
 use crate::codec::{Reader, Writer};
 use crate::commit::{LogEntry, MAX_EFFECTS};
+use crate::crdt::{TYPES, Types};
 use crate::dataflow::graph::Node;
 use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
@@ -46,6 +47,8 @@ pub struct EngineConfig {
     pub max_effects: usize,
     /// Bytes of names and values that one transaction may write at most; what has more is refused.
     pub max_bytes: usize,
+    /// The types that rows can be of.
+    pub types: &'static Types,
     /// Faults to show, for the simulator.
     #[cfg(feature = "planted")]
     pub planted: crate::planted::Planted,
@@ -58,6 +61,7 @@ impl Default for EngineConfig {
             log_max_bytes: 256 << 20,
             max_effects: MAX_EFFECTS,
             max_bytes: MAX_BYTES,
+            types: &TYPES,
             #[cfg(feature = "planted")]
             planted: crate::planted::Planted::None,
         }
@@ -262,6 +266,7 @@ impl<S: Store> Engine<S> {
             state.digest,
             state.counts,
             state.position,
+            config.types,
             config.cache_bytes,
             fresh.nonce,
         )?;
@@ -543,12 +548,6 @@ impl<S: Store> Engine<S> {
             Ok(()) | Err(StoreError::Full(_)) => self.store.sync(),
             Err(error) => Err(error),
         }
-    }
-
-    /// Checks everything that is kept against what it is derived from: digest, counts and views. Cost: all
-    /// rows. For tests and repair tools; must be called between ticks.
-    pub fn verify(&mut self) -> Result<(), String> {
-        crate::verify::check(self)
     }
 }
 

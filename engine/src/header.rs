@@ -1,22 +1,28 @@
 //! The record of one key: its single rows, and what is derived from all of its rows.
 //!
-//! EXISTS, TYPE, SCARD and HLEN are answered from here in O(1). Births, deadline and string are rows
-//! that replicate; counts, hiding and the derived mark are functions of the rows, of time and of the
+//! EXISTS, TYPE, SCARD and HLEN are answered from here in O(1). Births, deadline and single rows (strings)
+//! replicate; counts, hiding and the derived mark are functions of the rows, of time and of the
 //! bindings, kept so that nobody has to compute them twice.
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::causal::{Hlc, Millis, Origin};
 use crate::codec::{CodecError, Reader, Writer};
+use crate::crdt::birth;
 use crate::crdt::deadline::{self, Decision};
-use crate::crdt::{Slot, birth};
+use crate::crdt::set::SET;
+use crate::crdt::string::STRING;
+use crate::name::Slot;
 use crate::row::{Origins, Row};
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 /// The first one, in which `hidden` is a stamp of the hybrid clock.
 const BY_STAMP: u8 = 1;
+/// Up to this one a record has one single row, that of a string.
+const ONE_SINGLE: u8 = 2;
 
 /// A collection slot of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +50,8 @@ static NO_ROW: LazyLock<Row> = LazyLock::new(Row::default);
 /// The record of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub(crate) string: Row,
+    /// Rows of the slots that have one, by slot; most keys have one of them.
+    singles: SmallVec<[(Slot, Row); 1]>,
     /// In a box, since most keys have none.
     deadline: Option<Box<Deadline>>,
     /// Collections that have rows or a birth, by slot.
@@ -58,7 +65,7 @@ pub(crate) struct Header {
 impl Header {
     /// Whether there is nothing to store.
     pub(crate) fn is_blank(&self) -> bool {
-        self.string.is_empty()
+        self.singles.is_empty()
             && self.deadline.is_none()
             && self.slots.is_empty()
             && self.derived.is_none()
@@ -68,41 +75,75 @@ impl Header {
     /// elements and nothing else.
     pub(crate) fn visible(&self) -> Option<Slot> {
         if let Some(elements) = self.derived {
-            return (elements > 0).then_some(Slot::Set);
+            return (elements > 0).then_some(SET);
         }
-        let string_shown = self.string.is_visible(self.hidden);
-        match (self.slots.as_slice(), string_shown) {
-            ([], shown) => return shown.then_some(Slot::String),
-            ([only], false) => return (only.rows > 0).then_some(only.slot),
+        match (self.singles.as_slice(), self.slots.as_slice()) {
+            ([], []) => return None,
+            ([(slot, row)], []) => return row.is_visible(self.hidden).then_some(*slot),
+            ([], [only]) => return (only.rows > 0).then_some(only.slot),
             _ => {}
         }
-        let string = string_shown.then(|| (self.string.born(self.hidden), Slot::String));
-        self.slots
-            .iter()
-            .filter(|state| state.rows > 0)
-            .map(|state| (birth::of_row(&state.birth).unwrap_or_default(), state.slot))
-            .chain(string)
-            .max()
-            .map(|(_, slot)| slot)
+        let born = |slot| (self.born(slot).unwrap_or_default(), slot);
+        self.visible_slots().map(born).max().map(|(_, slot)| slot)
     }
 
-    /// When a slot was born.
+    /// All slots that have something to see.
+    pub(crate) fn visible_slots(&self) -> impl Iterator<Item = Slot> {
+        let single = |(slot, row): &(Slot, Row)| row.is_visible(self.hidden).then_some(*slot);
+        let singles = self.singles.iter().filter_map(single);
+        singles.chain(self.slots.iter().filter(|it| it.rows > 0).map(|it| it.slot))
+    }
+
+    /// When a slot was born, if that is known: one of a single row by what is visible of that.
     pub(crate) fn born(&self, slot: Slot) -> Option<(Hlc, Origin)> {
-        match slot {
-            Slot::String => {
-                self.string.is_visible(self.hidden).then(|| self.string.born(self.hidden))
+        match self.slot(slot) {
+            Some(state) => birth::of_row(&state.birth),
+            None => {
+                let row = self.single(slot);
+                row.is_visible(self.hidden).then(|| row.born(self.hidden))
             }
-            _ => self.slot(slot).and_then(|state| birth::of_row(&state.birth)),
         }
+    }
+
+    /// The row of a slot that has one.
+    pub(crate) fn single(&self, slot: Slot) -> &Row {
+        self.singles.iter().find(|(of, _)| *of == slot).map_or(&NO_ROW, |(_, row)| row)
+    }
+
+    /// Replaces the row of a slot that has one, and returns the old one.
+    pub(crate) fn set_single(&mut self, slot: Slot, new: Row) -> Row {
+        match self.singles.binary_search_by_key(&slot, |(of, _)| *of) {
+            Ok(at) if new.is_empty() => self.singles.remove(at).1,
+            Ok(at) => std::mem::replace(&mut self.singles[at].1, new),
+            Err(_) if new.is_empty() => new,
+            Err(at) => {
+                self.singles.insert(at, (slot, new));
+                Row::default()
+            }
+        }
+    }
+
+    /// The slots of one row that have it, the deadline last.
+    pub(crate) fn single_slots(&self) -> impl Iterator<Item = Slot> {
+        let deadline = self.deadline.as_ref().map(|_| Slot::DEADLINE);
+        self.singles.iter().map(|(slot, _)| *slot).chain(deadline)
+    }
+
+    /// Whether the key has rows of other types.
+    pub(crate) fn holds_beside(&self, slot: Slot) -> bool {
+        !self.slots.is_empty() || self.singles.iter().any(|(of, _)| *of != slot)
     }
 
     pub(crate) fn slot(&self, slot: Slot) -> Option<&SlotState> {
         self.slots.iter().find(|state| state.slot == slot)
     }
 
-    /// Visible rows of a collection slot.
+    /// Visible rows of a slot.
     pub(crate) fn rows(&self, slot: Slot) -> u64 {
-        self.slot(slot).map_or(0, |state| state.rows)
+        match self.slot(slot) {
+            Some(state) => state.rows,
+            None => u64::from(self.single(slot).is_visible(self.hidden)),
+        }
     }
 
     /// The slot's state, made if there is none.
@@ -156,11 +197,15 @@ impl Header {
 
     pub(crate) fn encode(&self, out: &mut Writer, origins: &mut Origins) {
         out.u8(FORMAT);
-        self.string.encode(out, origins);
+        out.varint(self.singles.len() as u64);
+        for (slot, row) in &self.singles {
+            out.u8(slot.0);
+            row.encode(out, origins);
+        }
         self.deadline().encode(out, origins);
         out.varint(self.slots.len() as u64);
         for state in &self.slots {
-            out.u8(state.slot as u8);
+            out.u8(state.slot.0);
             state.birth.encode(out, origins);
             out.varint(state.rows);
             out.varint(state.stored);
@@ -171,10 +216,18 @@ impl Header {
 
     pub(crate) fn decode(mut input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
         let format = input.one_of(BY_STAMP..=FORMAT)?;
-        let mut header = Header { string: Row::decode(&mut input, origins)?, ..Header::default() };
+        let mut header = Header::default();
+        if format <= ONE_SINGLE {
+            header.set_single(STRING, Row::decode(&mut input, origins)?);
+        } else {
+            for _ in 0..input.count(3)? {
+                let slot = Slot(input.u8()?);
+                header.set_single(slot, Row::decode(&mut input, origins)?);
+            }
+        }
         header.set_deadline(Row::decode(&mut input, origins)?);
         for _ in 0..input.count(5)? {
-            let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
+            let slot = Slot(input.u8()?);
             let birth = Row::decode(&mut input, origins)?;
             let (rows, stored) = (input.varint()?, input.varint()?);
             let state = SlotState { slot, birth, rows, stored, cached: 0 };
@@ -192,10 +245,11 @@ impl Header {
     /// The single rows of the record with their slots and subkeys.
     pub(crate) fn into_rows(self) -> impl Iterator<Item = (Slot, Bytes, Row)> {
         let births =
-            self.slots.into_iter().map(|state| (Slot::Birth, state.slot.as_subkey(), state.birth));
+            self.slots.into_iter().map(|state| (Slot::BIRTH, state.slot.as_subkey(), state.birth));
         let deadline = self.deadline.map_or_else(Row::default, |deadline| deadline.row);
-        [(Slot::String, Bytes::new(), self.string), (Slot::Deadline, Bytes::new(), deadline)]
-            .into_iter()
+        let singles = self.singles.into_iter().chain([(Slot::DEADLINE, deadline)]);
+        singles
+            .map(|(slot, row)| (slot, Bytes::new(), row))
             .chain(births)
             .filter(|(_, _, row)| !row.is_empty())
     }
@@ -204,7 +258,10 @@ impl Header {
 impl crate::cache::Weigh for Header {
     fn heap_bytes(&self) -> usize {
         let births: usize = self.slots.iter().map(|state| state.birth.heap_bytes()).sum();
-        self.string.heap_bytes()
+        let singles: usize = self.singles.iter().map(|(_, row)| row.heap_bytes()).sum();
+        let spilled = if self.singles.spilled() { self.singles.capacity() } else { 0 };
+        singles
+            + spilled * size_of::<(Slot, Row)>()
             + self.deadline.as_ref().map_or(0, |it| size_of::<Deadline>() + it.row.heap_bytes())
             + births
             + self.slots.capacity() * size_of::<SlotState>()

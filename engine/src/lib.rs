@@ -30,6 +30,7 @@ pub mod codec;
 pub mod commit;
 pub mod crdt;
 pub mod dataflow;
+pub mod name;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod row;
@@ -40,6 +41,7 @@ mod draft;
 mod engine;
 mod header;
 mod log;
+mod ops;
 pub mod repair;
 mod slots;
 mod space;
@@ -55,5 +57,5 @@ pub use log::{Grafted, LogChunk, LogReader};
 pub use tick::{Refused, Sealed, Tick};
 pub use transfer::{Staged, StateReader};
 pub use txn::{
-    BindingInfo, KeyInfo, OpError, OpResult, Savepoint, SiblingInfo, SlotInfo, Ttl, Txn,
+    BindingInfo, Key, KeyInfo, OpError, OpResult, Savepoint, SiblingInfo, SlotInfo, Ttl, Txn,
 };

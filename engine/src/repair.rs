@@ -15,10 +15,12 @@ use std::ops::ControlFlow;
 
 use crate::causal::{LogPosition, Millis, Origin, VersionVector};
 use crate::codec::CodecError;
-use crate::commit::{EncodedCommit, LogEntry, RowKey};
-use crate::crdt::Slot;
+use crate::commit::{EncodedCommit, LogEntry};
+use crate::crdt::TYPES;
+use crate::crdt::hash::HASH;
 use crate::engine::{Engine, EngineConfig, Fresh, OpenError, State, load_identity, save_identity};
 use crate::log::{decode_row, read_floor};
+use crate::name::RowKey;
 use crate::row::Row;
 use crate::space::load_origins;
 use crate::store::{Family, Hole, Read, Store, StoreError, keys, scan_on};
@@ -98,7 +100,7 @@ pub fn rescue<R: Read, S: Store>(
     let mut rows = BTreeMap::new();
     let found = read_through(from, &mut |name, row| drop(rows.insert(name, row)))?;
     let state = found.state.ok_or(RepairError::Hopeless("what the rows are the state of"))?;
-    let mut staged = Staged::new(usize::MAX);
+    let mut staged = Staged::new(&TYPES, usize::MAX);
     (staged.vector, staged.clock, staged.rows) = (state.vector.clone(), state.clock, rows);
     let origin = found.identity.unwrap_or(Origin { node: fresh.node, ..Origin::default() });
     save_identity(&to, origin)?;
@@ -290,7 +292,7 @@ pub fn name(family: Family, key: &[u8]) -> String {
         },
         Family::Data => match keys::split_slot(key) {
             Some((db, key, slot, member)) => {
-                let part = if slot == Slot::Hash { "field" } else { "member" };
+                let part = if slot == HASH { "field" } else { "member" };
                 format!("{part} '{}' of key '{}' of db {db}", shown(member), shown(key))
             }
             None => format!("a row at '{}'", shown(key)),

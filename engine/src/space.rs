@@ -11,6 +11,7 @@
 mod deadlines;
 mod due;
 mod expiring;
+mod follow;
 mod lost;
 mod stored;
 mod views;
@@ -23,21 +24,22 @@ use bytes::Bytes;
 use crate::cache::{Cache, Place, entry_bytes};
 use crate::causal::{LogPosition, Millis};
 use crate::codec::{Parts, Reader, Writer};
-use crate::commit::{RowKey, Scope};
-use crate::crdt::Slot;
+use crate::crdt::Types;
 use crate::crdt::deadline::Decision;
+use crate::crdt::set::SET;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
+use crate::name::{RowKey, Scope, Slot};
 use crate::row::{Origins, Row};
 use crate::store::{Family, Hole, Read as _, Run, Store, StoreError, keys};
 
 use due::Due;
 pub(crate) use expiring::Counted;
 use expiring::Expiring;
-use lost::Kept;
-pub(crate) use lost::{is_unreadable, load_lost};
-use stored::{Stored, merged, put_unwritten};
-pub(crate) use stored::{load_origins, parse_row};
+use follow::{Flip, KeyChange};
+pub(crate) use lost::load_lost;
+use stored::{Kept, Stored, merged, put_unwritten};
+pub(crate) use stored::{is_unreadable, load_origins, parse_row};
 
 /// Bytes of room for keys and rows that are kept.
 const SCRATCH: usize = 64 << 10;
@@ -46,11 +48,9 @@ const SWEPT: usize = 4096;
 
 type Outcome<T> = Result<T, StoreError>;
 
-/// A change of a row's own visibility: the member and +1 or -1.
-type Flip = (Bytes, i64);
-
 pub(crate) struct Space<S: Store> {
     store: S,
+    types: &'static Types,
     headers: Cache<Header>,
     rows: Cache<Row>,
     derived: Cache<u64>,
@@ -113,8 +113,8 @@ pub(crate) enum Step {
 pub(crate) enum Spot {
     /// The binding of the key whose record lies there.
     Binding(Place),
-    /// In a key's record.
-    String(Place),
+    /// The row of a slot that has one, in a key's record.
+    Single(Place, Slot),
     /// In a key's record.
     Deadline(Place),
     /// In a key's record, of a collection slot.
@@ -134,11 +134,10 @@ impl Spot {
         const ELEMENT: u8 = 0;
         let (place, what) = match self {
             Spot::Element { row, .. } => (row, ELEMENT),
-            Spot::Binding(record) => (record, Slot::Binding as u8),
-            Spot::String(record) => (record, Slot::String as u8),
-            Spot::Deadline(record) => (record, Slot::Deadline as u8),
+            Spot::Binding(record) => (record, Slot::BINDING.0),
+            Spot::Deadline(record) => (record, Slot::DEADLINE.0),
             // Births are of collections, whose own numbers no single row has.
-            Spot::Birth(record, slot) => (record, slot as u8),
+            Spot::Single(record, slot) | Spot::Birth(record, slot) => (record, slot.0),
         };
         (place.number() as u64) << 8 | u64::from(what)
     }
@@ -161,10 +160,12 @@ impl<S: Store> Space<S> {
         digest: u128,
         counts: Vec<u64>,
         position: LogPosition,
+        types: &'static Types,
         limit: usize,
         seed: u64,
     ) -> Outcome<Space<S>> {
         let mut space = Space {
+            types,
             headers: Cache::new(seed),
             rows: Cache::new(seed),
             derived: Cache::new(seed),
@@ -270,10 +271,13 @@ impl<S: Store> Space<S> {
     pub(crate) fn spot(&mut self, row: &RowKey) -> Outcome<Spot> {
         let record = self.header(row.db, &row.key)?;
         Ok(match row.slot {
-            Slot::Binding => Spot::Binding(record),
-            Slot::String => Spot::String(record),
-            Slot::Deadline => Spot::Deadline(record),
-            Slot::Birth => Spot::Birth(record, birth_slot(row)?),
+            Slot::BINDING => Spot::Binding(record),
+            Slot::DEADLINE => Spot::Deadline(record),
+            Slot::BIRTH => match Slot::of_subkey(&row.subkey) {
+                Some(slot) => Spot::Birth(record, slot),
+                None => return corrupt("birth"),
+            },
+            slot if self.types.is_single(slot) => Spot::Single(record, slot),
             _ => Spot::Element { record, row: self.row_place(row, record)? },
         })
     }
@@ -285,7 +289,7 @@ impl<S: Store> Space<S> {
             Spot::Binding(record) => keys::split_header(self.headers.key(record))
                 .and_then(|(db, key)| self.bindings.get(&(db, Bytes::copy_from_slice(key))))
                 .unwrap_or(&NONE),
-            Spot::String(record) => &self.headers[record].string,
+            Spot::Single(record, slot) => self.headers[record].single(slot),
             Spot::Deadline(record) => self.headers[record].deadline(),
             Spot::Birth(record, slot) => {
                 self.headers[record].slot(slot).map_or(&NONE, |state| &state.birth)
@@ -326,12 +330,12 @@ impl<S: Store> Space<S> {
     ) -> Outcome<()> {
         let place = self.header(db, key)?;
         let header = &self.headers[place];
-        if header.visible() != Some(Slot::Set) {
+        if header.visible() != Some(SET) {
             return Ok(());
         }
         if header.derived.is_none() {
             let hidden = header.hidden;
-            return self.visit_rows(db, key, Slot::Set, &mut |member, row| {
+            return self.visit_rows(db, key, SET, &mut |member, row| {
                 if row.is_visible(hidden) { visit(member) } else { ControlFlow::Continue(()) }
             });
         }
@@ -526,7 +530,7 @@ impl<S: Store> Space<S> {
         }
         if let Scope::Db(db) = scope {
             let bound = self.bindings.keys().filter(|target| target.0 == *db);
-            found.extend(bound.map(|(_, key)| RowKey::single(*db, key.clone(), Slot::Binding)));
+            found.extend(bound.map(|(_, key)| RowKey::single(*db, key.clone(), Slot::BINDING)));
         }
         Ok(found)
     }
@@ -553,14 +557,14 @@ impl<S: Store> Space<S> {
     fn replace_row(&mut self, row: &RowKey, spot: Spot, mut new: Row) -> Outcome<Row> {
         let place = match spot {
             Spot::Binding(_) => return self.replace_binding(row, new),
-            Spot::String(place) | Spot::Deadline(place) | Spot::Birth(place, _) => place,
+            Spot::Single(place, _) | Spot::Deadline(place) | Spot::Birth(place, _) => place,
             Spot::Element { record, .. } => record,
         };
         self.headers.pin(place);
         let before = Counted::of(&self.headers[place]);
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
-        let is_live = new.is_live();
+        let (is_live, register) = (new.is_live(), self.types.is_register(row.slot));
         let finite = |it: &Decision| it.time.map(|_| it.dot);
         let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
@@ -573,27 +577,24 @@ impl<S: Store> Space<S> {
             }
             _ => self.exchange(row, spot, new, &mut flips),
         };
-        let old_hash = self.kept_hash(row, &old);
-        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
         // Whoever watches the key is told of what clients can see: a member added again is no change.
-        let header = &self.headers[place];
         let seen = match row.slot {
-            Slot::Set => !flips.is_empty(),
-            Slot::Birth => false,
-            Slot::Deadline => deadline != header.decision().and_then(finite),
-            _ => is_live || old.is_live(),
+            Slot::BIRTH => false,
+            Slot::DEADLINE => deadline != self.headers[place].decision().and_then(finite),
+            _ if register => is_live || old.is_live(),
+            _ => !flips.is_empty(),
         };
-        if seen || before.visible != header.visible() {
-            self.note_change(row.db, &row.key);
-        }
-        if let Err(error) = self.follow(row.db, &row.key, place, before, flips) {
+        let (db, key) = (row.db, row.key.as_ref());
+        let change = KeyChange { db, key, record: place, before, flips, seen };
+        if let Err(error) = self.follow(change) {
             match spot {
                 Spot::Deadline(_) => self.put_deadline_back(row, place, old, hiding),
                 _ => drop(self.exchange(row, spot, old, &mut Vec::new())),
             }
-            self.digest = self.digest.wrapping_sub(hash).wrapping_add(old_hash);
             return Err(error);
         }
+        let old_hash = self.kept_hash(row, &old);
+        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
         Ok(old)
     }
 
@@ -601,7 +602,7 @@ impl<S: Store> Space<S> {
     fn exchange(&mut self, row: &RowKey, spot: Spot, new: Row, flips: &mut Vec<Flip>) -> Row {
         match spot {
             Spot::Binding(_) | Spot::Deadline(_) => new,
-            Spot::String(place) => std::mem::replace(&mut self.headers[place].string, new),
+            Spot::Single(place, slot) => self.headers[place].set_single(slot, new),
             Spot::Birth(place, slot) => {
                 let header = &mut self.headers[place];
                 let old = std::mem::replace(&mut header.slot_mut(slot).birth, new);
@@ -644,11 +645,11 @@ impl<S: Store> Space<S> {
         state.cached = (state.cached + came).saturating_sub(went);
         state.rows = state.rows + u64::from(is) - u64::from(was);
         header.prune();
-        if was != is && row.slot == Slot::Set {
+        if was != is && self.types.has_elements(row.slot) {
             flips.push((row.subkey.clone(), if is { 1 } else { -1 }));
         }
         #[cfg(feature = "planted")]
-        if let (Slot::Set, Some(weight)) = (row.slot, self.planted.per_dot(&old, new)) {
+        if let (true, Some(weight)) = (row.slot == SET, self.planted.per_dot(&old, new)) {
             *flips = vec![(row.subkey.clone(), weight)];
         }
         old
@@ -850,11 +851,4 @@ fn hash_of(parts: Parts<'_>) -> u128 {
     let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
     parts.iter().for_each(|part| hasher.update(part));
     hasher.digest128()
-}
-
-fn birth_slot(row: &RowKey) -> Outcome<Slot> {
-    match row.subkey.first().and_then(|number| Slot::from_u8(*number)) {
-        Some(slot) => Ok(slot),
-        None => corrupt("birth"),
-    }
 }

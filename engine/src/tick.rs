@@ -8,10 +8,11 @@ use bytes::Bytes;
 
 use crate::causal::{Dot, HlcClock, LogPosition, Millis, Stamp, VersionVector};
 use crate::codec::CodecError;
-use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect, RowKey, Scope};
-use crate::crdt::Slot;
+use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect};
+use crate::crdt::string::STRING;
 use crate::engine::{Engine, Generation, save_identity};
 use crate::log;
+use crate::name::{RowKey, Scope};
 use crate::row::Row;
 use crate::space::{Spot, is_unreadable};
 use crate::store::{Batch, Family, Store, StoreError, keys};
@@ -128,7 +129,7 @@ impl<S: Store> Tick<'_, S> {
             return Err(Refused::Gap(encoded.first_dot()));
         }
         let commit = Commit::decode(encoded)?;
-        commit.validate()?;
+        self.engine.config.types.validate(&commit)?;
         self.apply_commit(commit)?;
         self.bytes += encoded.body.len();
         self.entries.push(LogEntry::Commit(encoded.clone()));
@@ -210,7 +211,7 @@ impl<S: Store> Tick<'_, S> {
         #[cfg(feature = "planted")]
         let planted = self.engine.config.planted;
         if let Scope::Key(db, key) = &clear.scope {
-            self.spot(&RowKey::single(*db, key.clone(), Slot::String))?;
+            self.spot(&RowKey::single(*db, key.clone(), STRING))?;
         }
         let (names, holes) = self.engine.space.readable_in(&clear.scope)?;
         for name in names {

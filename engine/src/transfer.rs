@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use crate::causal::{Hlc, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::commit::RowKey;
-use crate::crdt::Slot;
+use crate::crdt::Types;
 use crate::engine::State;
 use crate::header::Header;
+use crate::name::{RowKey, Slot};
 use crate::row::{Origins, Row};
 use crate::store::{Family, Read, StoreError, keys};
 
@@ -168,7 +168,7 @@ pub(crate) fn decode(
         }
         _ => {
             let (db, name) = key.get(1..).and_then(keys::split_header).ok_or(damaged)?;
-            let name = RowKey::single(db, Bytes::copy_from_slice(name), Slot::Binding);
+            let name = RowKey::single(db, Bytes::copy_from_slice(name), Slot::BINDING);
             Ok(vec![(name, crate::space::parse_row(Reader::new(value), origins)?)])
         }
     }
@@ -186,7 +186,7 @@ pub fn state_clock(chunk: &[u8]) -> Result<Hlc, CodecError> {
 fn write_row(name: &RowKey, row: &Row, out: &mut Writer, names: &mut Origins) {
     out.varint(u64::from(name.db));
     out.bytes(&name.key);
-    out.u8(name.slot as u8);
+    out.u8(name.slot.0);
     out.bytes(&name.subkey);
     row.encode(out, names);
 }
@@ -194,22 +194,16 @@ fn write_row(name: &RowKey, row: &Row, out: &mut Writer, names: &mut Origins) {
 fn read_row(input: &mut Reader<'_>, names: &Origins) -> Result<(RowKey, Row), CodecError> {
     let db = u16::try_from(input.varint()?).map_err(|_| CodecError::Invalid("db"))?;
     let key = Bytes::copy_from_slice(input.bytes()?);
-    let slot = Slot::from_u8(input.u8()?).ok_or(CodecError::Invalid("type slot"))?;
+    let slot = Slot(input.u8()?);
     let subkey = Bytes::copy_from_slice(input.bytes()?);
     let name = RowKey { db, key, slot, subkey };
     let row = Row::decode(input, names)?;
-    name.validate()?;
-    if !row.counters().is_empty() && !slot.record().counts {
-        return Err(CodecError::Invalid("increment"));
-    }
-    for sibling in row.siblings() {
-        (slot.record().validate)(&sibling.payload)?;
-    }
     Ok((name, row))
 }
 
 /// The state of a peer as far as it has arrived. Bounded by `limit` bytes.
 pub struct Staged {
+    types: &'static Types,
     pub(crate) vector: VersionVector,
     /// The sender's clock: what it had seen may be stamped later than any row that is left.
     pub(crate) clock: Hlc,
@@ -220,10 +214,10 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Nothing yet; refuses to grow beyond `limit` bytes of chunks.
-    pub fn new(limit: usize) -> Staged {
+    /// Nothing yet; refuses rows of other types, and to grow beyond `limit` bytes of chunks.
+    pub fn new(types: &'static Types, limit: usize) -> Staged {
         let (vector, rows) = (VersionVector::new(), BTreeMap::new());
-        Staged { vector, clock: Hlc(0), rows, chunks: 0, bytes: 0, limit }
+        Staged { types, vector, clock: Hlc(0), rows, chunks: 0, bytes: 0, limit }
     }
 
     /// Takes a chunk. After an error the whole stage has to be dropped. Chunks are numbered and all bear the
@@ -250,6 +244,7 @@ impl Staged {
         }
         for _ in 0..input.count(6)? {
             let (name, row) = read_row(&mut input, &names)?;
+            self.types.validate_state(&name, &row)?;
             self.rows.insert(name, row);
         }
         input.end()
@@ -260,6 +255,7 @@ impl Staged {
 mod tests {
     use super::*;
     use crate::causal::{Millis, NodeId};
+    use crate::crdt::TYPES;
     use crate::store::MemStore;
     use crate::{Engine, EngineConfig, Fresh};
 
@@ -316,11 +312,11 @@ mod tests {
     fn a_state_is_staged_whole_or_not_at_all() {
         let (chunks, other) = (chunks(50), chunks(60));
         assert!(chunks.len() > 2);
-        let mut staged = Staged::new(1 << 20);
+        let mut staged = Staged::new(&TYPES, 1 << 20);
         assert!(chunks.iter().all(|chunk| staged.add(chunk).is_ok()));
-        assert!(Staged::new(1 << 20).add(&chunks[1]).is_err());
+        assert!(Staged::new(&TYPES, 1 << 20).add(&chunks[1]).is_err());
         for second in [&chunks[0], &chunks[2], &other[1]] {
-            let mut staged = Staged::new(1 << 20);
+            let mut staged = Staged::new(&TYPES, 1 << 20);
             staged.add(&chunks[0]).unwrap();
             assert!(staged.add(second).is_err());
         }

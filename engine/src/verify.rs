@@ -9,18 +9,22 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::causal::Millis;
-use crate::commit::Scope;
-use crate::crdt::Slot;
+use crate::crdt::set::SET;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::engine::Engine;
+use crate::name::Scope;
 use crate::space::Counted;
 use crate::store::{Store, StoreError};
 
 type Elements = BTreeSet<Bytes>;
 
-pub(crate) fn check<S: Store>(engine: &mut Engine<S>) -> Result<(), String> {
-    compare(engine).unwrap_or_else(|error| Err(error.to_string()))
+impl<S: Store> Engine<S> {
+    /// Checks everything that is kept against what it is derived from: digest, counts and views. Cost: all
+    /// rows. For tests and repair tools; must be called between ticks.
+    pub fn verify(&mut self) -> Result<(), String> {
+        compare(self).unwrap_or_else(|error| Err(error.to_string()))
+    }
 }
 
 fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, StoreError> {
@@ -76,8 +80,8 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
                 elements.insert(Bytes::copy_from_slice(element));
                 ControlFlow::Continue(())
             })?;
-            if header.visible() == Some(Slot::Set) {
-                let counted = header.derived.unwrap_or_else(|| header.rows(Slot::Set));
+            if header.visible() == Some(SET) {
+                let counted = header.derived.unwrap_or_else(|| header.rows(SET));
                 if counted != elements.len() as u64 {
                     return Ok(Err(format!("{db} {key:?}: {} members", elements.len())));
                 }

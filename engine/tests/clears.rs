@@ -11,7 +11,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use common::{Rng, named};
 use lattis_engine::causal::{Hlc, Millis, NodeId, Origin, VersionVector};
-use lattis_engine::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, Scope};
+use lattis_engine::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry};
+use lattis_engine::name::Scope;
 use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, Sealed, Ttl, Txn};
 

@@ -14,9 +14,12 @@ use lattis_engine::causal::{Dot, Hlc, LogPosition, Millis, NodeId, Origin, Versi
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::{
     Clear, Commit, CounterReset, Delta, Effect, EncodedCommit, Increment, LogEntry, RowEffect,
-    RowKey, Scope,
 };
-use lattis_engine::crdt::Slot;
+use lattis_engine::crdt::TYPES;
+use lattis_engine::crdt::hash::HASH;
+use lattis_engine::crdt::set::SET;
+use lattis_engine::crdt::string::STRING;
+use lattis_engine::name::{RowKey, Scope, Slot};
 use lattis_engine::store::{Batch, Family, MemStore, Read, Run, Store};
 use lattis_engine::{Engine, EngineConfig, Fresh, Staged, StateReader, Ttl};
 
@@ -60,23 +63,23 @@ fn commit() -> Commit {
     let foreign = Dot { origin: origin(2), seq: 300 };
     let own = Dot { origin: origin(1), seq: 7 };
     let reset = CounterReset { origin: origin(2), generation: 290, last: 299, sum: -5 };
-    let mut put = RowEffect { row: row(Slot::String, b""), delta: Delta::default() };
+    let mut put = RowEffect { row: row(STRING, b""), delta: Delta::default() };
     put.delta.replaces = smallvec::smallvec![own, foreign];
     put.delta.resets = vec![reset];
     put.delta.resets_own = true;
     put.delta.put = Some(Bytes::from_static(b"value"));
-    let mut add = RowEffect { row: row(Slot::Hash, b"field"), delta: Delta::default() };
+    let mut add = RowEffect { row: row(HASH, b"field"), delta: Delta::default() };
     add.delta.add = Some(Increment { generation: 9, sum: 1 << 70 });
-    let mut member = RowEffect { row: row(Slot::Set, b"member"), delta: Delta::default() };
+    let mut member = RowEffect { row: row(SET, b"member"), delta: Delta::default() };
     member.delta.put = Some(Bytes::new());
     let mut elsewhere =
-        RowEffect { row: RowKey { db: 300, ..row(Slot::Set, b"m") }, delta: Delta::default() };
+        RowEffect { row: RowKey { db: 300, ..row(SET, b"m") }, delta: Delta::default() };
     elsewhere.delta.replaces = smallvec::smallvec![Dot { origin: origin(3), seq: 1 }];
     let context: VersionVector = [(origin(1), 9), (origin(2), 300)].into_iter().collect();
     let flush = Clear {
         scope: Scope::Db(1),
         context: context.clone(),
-        resets: vec![(row(Slot::String, b""), reset)],
+        resets: vec![(row(STRING, b""), reset)],
     };
     let clear = Clear { scope: Scope::Key(1, "key".into()), context, resets: Vec::new() };
     let effects = vec![
@@ -256,7 +259,8 @@ node identity
 0000000000000001000000010000000000000001
 ";
 
-const DUMP: &str = r"
+/// As the second version wrote it: a record of a key begins with the row of its string.
+const SECOND_DUMP: &str = r"
 data \x00\x00\x00\x00\x00\x04both\x111
 020100030000000003ea00000000
 data \x00\x00\x00\x00\x00\x04both\x112
@@ -277,6 +281,53 @@ keys \x00\x00string
 46000000000000
 keys \x00\x00view
 0200000000000003
+derived \x00\x00\x00\x00\x00\x04view10
+0101
+derived \x00\x00\x00\x00\x00\x04view20
+0101
+system b\x00\x00view
+020100060000000003ea000011034d41500104626f74680678202a20313000
+system d\x00\x00\x00\x00\x00\x00\x1f@\x00\x00hash
+system d\x00\x00\x00\x00\x00\x00#(\x00\x00string
+system expiring
+0110010200000000000000000000000000004268
+system o\x00\x00\x00\x00
+0000000000000001000000010000000000000001
+system o\x00\x00\x00\x01
+0000000000000002000000010000000000000002
+system state
+011000000000044c0000b6cbb4bb53e25746677ceb34c20faeda02050002000000000000000100000001000000000000
+000115000000000000000200000001000000000000000206
+log \x00\x00\x00\x00\x00\x00\x00\x10
+01010000000000000000010000000100000000000000011500270100000000044c000001000000000000000200000001
+0000000000000002000001020014010600
+node floor
+01080200000000000000010000000100000000000000010d000000000000000200000001000000000000000206
+node identity
+0000000000000001000000010000000000000001
+";
+
+const DUMP: &str = r"
+data \x00\x00\x00\x00\x00\x04both\x111
+020100030000000003ea00000000
+data \x00\x00\x00\x00\x00\x04both\x112
+020100040000000003ea00000000
+data \x00\x00\x00\x00\x00\x04both\x12f
+020101030000000003e90000017600
+data \x00\x00\x00\x00\x00\x04hash\x12n
+02000101050000000003e90000050000000003e900000600
+keys \x00\x00both
+0300000002110100050000000003ea000000000202120101040000000003e90000000001010000
+keys \x00\x00hash
+03000100080000000003eb000004c13e00000001120101060000000003e90000000001010000
+keys \x00\x00number
+0301100100070000000003eb0000033130300200070000000003eb0000070000000003eb00000d0001020000000003e9
+0000020000000003e900000a020a00070000000000
+keys \x00\x00string
+0301100200010000000003ea0000046f75727301010000000003e9000006746865697273000100020000000003ea0000
+04a946000000000000
+keys \x00\x00view
+03000000000003
 derived \x00\x00\x00\x00\x00\x04view10
 0101
 derived \x00\x00\x00\x00\x00\x04view20
@@ -352,7 +403,7 @@ fn state_transfer() {
         StateReader::new(engine.snapshot().unwrap()).unwrap().next_chunk(1 << 20).unwrap();
     assert!(last);
     golden("a state chunk", &hex(&chunk), CHUNK, "engine/src/transfer.rs");
-    let mut staged = Staged::new(1 << 20);
+    let mut staged = Staged::new(&TYPES, 1 << 20);
     staged.add(&unhex(CHUNK)).unwrap();
     let mut other = open(&MemStore::new(), 3);
     let mut tick = other.tick(Millis(1_000));
@@ -362,13 +413,18 @@ fn state_transfer() {
     assert_eq!(other.digest(), engine.digest());
 }
 
-/// A store that the version before has written opens, and holds the same.
+/// A store that a version before has written opens, and holds the same.
 #[test]
-fn a_store_of_the_version_before_opens() {
+fn a_store_of_a_version_before_opens() {
+    opens(FIRST_DUMP);
+    opens(SECOND_DUMP);
+}
+
+fn opens(dump: &str) {
     let (_, engine) = history();
     let store = MemStore::new();
     let (mut batch, mut run) = (store.batch(), Run::default());
-    for (family, key, value) in entries(FIRST_DUMP) {
+    for (family, key, value) in entries(dump) {
         match family {
             Family::Log | Family::Node => batch.put(family, &key, &value),
             _ => run.put(family, &key, &value),
@@ -477,5 +533,8 @@ fn what_this_version_does_not_know_is_refused() {
     assert_eq!(error.to_string(), "unknown format 3");
     let mut chunk = unhex(CHUNK);
     chunk[0] = 3;
-    assert_eq!(Staged::new(1 << 20).add(&chunk).unwrap_err().to_string(), "unknown format 3");
+    assert_eq!(
+        Staged::new(&TYPES, 1 << 20).add(&chunk).unwrap_err().to_string(),
+        "unknown format 3"
+    );
 }

@@ -10,13 +10,18 @@
 mod common;
 
 use bytes::Bytes;
+use common::types::TYPES;
 use common::{Rng, named};
 use lattis_engine::causal::{Dot, Hlc, Millis, NodeId, Origin, Stamp, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::{
-    Clear, Commit, CounterReset, Delta, Effect, EncodedCommit, Increment, RowEffect, RowKey, Scope,
+    Clear, Commit, CounterReset, Delta, Effect, EncodedCommit, Increment, RowEffect,
 };
-use lattis_engine::crdt::{Slot, TYPES, TypeRecord};
+use lattis_engine::crdt::TypeRecord;
+use lattis_engine::crdt::hash::HASH;
+use lattis_engine::crdt::set::SET;
+use lattis_engine::crdt::string::STRING;
+use lattis_engine::name::{RowKey, Scope, Slot};
 use lattis_engine::row::{Origins, Row};
 use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, Refused};
@@ -90,15 +95,15 @@ struct History {
     wall: u64,
 }
 
-fn row_name(slot: Slot) -> impl Fn(usize) -> RowKey {
+fn row_name(record: &'static TypeRecord) -> impl Fn(usize) -> RowKey {
+    let slot = record.slot;
     move |at| {
-        let record = slot.record();
         let subkey = match (slot, record.single) {
-            (Slot::Birth, _) => Bytes::from(vec![[Slot::Set, Slot::Hash][at] as u8]),
+            (Slot::BIRTH, _) => Bytes::from(vec![[SET, HASH][at].0]),
             (_, true) => Bytes::new(),
             (_, false) => Bytes::from(format!("m{at}")),
         };
-        let key = if record.single && slot != Slot::Birth { format!("k{at}") } else { "k".into() };
+        let key = if record.single && slot != Slot::BIRTH { format!("k{at}") } else { "k".into() };
         RowKey { db: 0, key: Bytes::from(key), slot, subkey }
     }
 }
@@ -159,7 +164,7 @@ impl History {
                         last: entry.last,
                         sum: entry.sum,
                     };
-                    (row_name(self.record.slot)(row), reset)
+                    (row_name(self.record)(row), reset)
                 }));
                 state.rows[row].supersede(dot);
             }
@@ -194,7 +199,7 @@ impl History {
             let mut again = base.clone();
             again.apply(&delta, dot, stamp);
             assert_eq!(&again, after, "{} from {base:?} by {delta:?}", self.record.name);
-            effects.push(Effect::Row(RowEffect { row: row_name(self.record.slot)(row), delta }));
+            effects.push(Effect::Row(RowEffect { row: row_name(self.record)(row), delta }));
         }
         let commit = Commit { origin: origin(at), first, hlc, lead, effects };
         state.vector.advance(commit.origin, commit.last());
@@ -215,13 +220,13 @@ impl History {
         let ready = self.ready(&self.replicas[at]);
         if !ready.is_empty() {
             let commit = &self.commits[*self.rng.pick(&ready)].0;
-            self.replicas[at].apply(row_name(self.record.slot), commit);
+            self.replicas[at].apply(row_name(self.record), commit);
         }
     }
 }
 
 fn for_all_histories(check: impl Fn(&mut History)) {
-    for record in TYPES {
+    for record in TYPES.iter() {
         for seed in 0..HISTORIES {
             let mut history = History::of(record, seed);
             named(format_args!("type {}, seed {seed}", record.name), || check(&mut history));
@@ -247,7 +252,7 @@ fn joins_are_idempotent_commutative_and_associative() {
 #[test]
 fn effects_one_by_one_come_to_what_states_come_to() {
     for_all_histories(|history| {
-        let name = row_name(history.record.slot);
+        let name = row_name(history.record);
         let mut joined = State::new();
         for state in &history.states {
             joined = joined.join(state);
@@ -290,7 +295,7 @@ fn effects_one_by_one_come_to_what_states_come_to() {
 #[test]
 fn effects_are_idempotent_and_concurrent_ones_commute() {
     for_all_histories(|history| {
-        let name = row_name(history.record.slot);
+        let name = row_name(history.record);
         for _ in 0..5 {
             let base = history.rng.pick(&history.states).clone();
             let ready = history.ready(&base);
@@ -323,7 +328,7 @@ fn commits_read_back_as_they_were_written() {
             let decoded = Commit::decode(&encoded).unwrap();
             assert_eq!(&decoded, commit);
             assert_eq!(decoded.encode(), encoded);
-            decoded.validate().unwrap();
+            TYPES.validate(&decoded).unwrap();
         }
     });
 }
@@ -396,16 +401,15 @@ fn canonical_bytes_know_neither_residue_nor_order() {
 
 #[test]
 fn every_type_accepts_its_own_samples() {
-    for record in TYPES {
+    for record in TYPES.iter() {
         for seed in 0..=255 {
             let payload = (record.sample)(seed);
             (record.validate)(&payload).unwrap_or_else(|error| panic!("{}: {error}", record.name));
         }
-        assert_eq!(Slot::from_u8(record.slot as u8), Some(record.slot));
-        assert!(std::ptr::eq(record.slot.record(), record), "{} is not its slot's", record.name);
-        assert_eq!(record.slot.kind(), record.kind);
+        let of = TYPES.of(record.slot).unwrap();
+        assert!(std::ptr::eq(of, record), "{} is not its slot's", record.name);
+        assert_eq!(TYPES.kind(record.slot), record.kind);
     }
-    assert!(TYPES.is_sorted_by_key(|record| record.slot as u8));
 }
 
 /// What a damaged or ill-meant commit can do is to be refused.
@@ -425,7 +429,7 @@ fn damaged_commits_are_refused_or_are_commits() {
             }
             let damaged = EncodedCommit { body: body.into(), ..encoded.clone() };
             let Ok(commit) = Commit::decode(&damaged) else { continue };
-            if commit.validate().is_ok() {
+            if TYPES.validate(&commit).is_ok() {
                 assert_eq!(Commit::decode(&commit.encode()).unwrap(), commit);
             }
         }
@@ -449,8 +453,7 @@ fn commits_that_cannot_be_are_refused() {
         let mut engine = Engine::open(store, EngineConfig::default(), fresh, Millis(1)).unwrap();
         let mut tick = engine.tick(Millis(1));
         // Four effects of nothing come first, so that the commit follows.
-        let nothing =
-            |_| Effect::Row(RowEffect { row: row(Slot::String, b""), delta: Delta::default() });
+        let nothing = |_| Effect::Row(RowEffect { row: row(STRING, b""), delta: Delta::default() });
         let effects = (0..4).map(nothing).collect();
         let before = Commit { origin: origin(0), first: 1, hlc: Hlc(1), lead: 0, effects };
         assert_eq!(tick.apply(&before.encode()), Ok(true));
@@ -469,23 +472,23 @@ fn commits_that_cannot_be_are_refused() {
         effect.delta.put = Some(Bytes::from_static(payload));
         alone(Effect::Row(effect))
     };
-    assert!(put(Slot::Set, b"m", b""));
-    assert!(!put(Slot::Set, b"m", b"payload"));
-    assert!(!put(Slot::String, b"subkey", b""));
-    assert!(!put(Slot::Birth, b"", b""));
-    assert!(!put(Slot::Birth, &[Slot::String as u8], b""));
-    assert!(!put(Slot::Deadline, b"", b"nonsense"));
-    assert!(!put(Slot::Binding, b"", b"nonsense"));
+    assert!(put(SET, b"m", b""));
+    assert!(!put(SET, b"m", b"payload"));
+    assert!(!put(STRING, b"subkey", b""));
+    assert!(!put(Slot::BIRTH, b"", b""));
+    assert!(!put(Slot::BIRTH, &[STRING.0], b""));
+    assert!(!put(Slot::DEADLINE, b"", b"nonsense"));
+    assert!(!put(Slot::BINDING, b"", b"nonsense"));
     let add = |slot, subkey, generation| {
         let mut effect = RowEffect { row: row(slot, subkey), delta: Delta::default() };
         effect.delta.add = Some(Increment { generation, sum: 1 });
         alone(Effect::Row(effect))
     };
-    assert!(add(Slot::String, b"", 5));
-    assert!(add(Slot::Hash, b"f", 1));
-    assert!(!add(Slot::Set, b"m", 5));
-    assert!(!add(Slot::String, b"", 6));
-    assert!(!add(Slot::String, b"", 0));
+    assert!(add(STRING, b"", 5));
+    assert!(add(HASH, b"f", 1));
+    assert!(!add(SET, b"m", 5));
+    assert!(!add(STRING, b"", 6));
+    assert!(!add(STRING, b"", 0));
     let reset = CounterReset { origin: origin(1), generation: 1, last: 1, sum: 1 };
     let resets = |slot, subkey| {
         let mut effect = RowEffect { row: row(slot, subkey), delta: Delta::default() };
@@ -494,8 +497,8 @@ fn commits_that_cannot_be_are_refused() {
         let clear = Clear { scope, context, resets: vec![(row(slot, subkey), reset)] };
         [alone(Effect::Row(effect)), alone(Effect::Clear(clear))]
     };
-    assert_eq!(resets(Slot::String, b""), [true, true]);
-    assert_eq!(resets(Slot::Set, b"m"), [false, false]);
-    assert_eq!(resets(Slot::Birth, b""), [false, false]);
-    assert_eq!(resets(Slot::String, b"subkey"), [false, false]);
+    assert_eq!(resets(STRING, b""), [true, true]);
+    assert_eq!(resets(SET, b"m"), [false, false]);
+    assert_eq!(resets(Slot::BIRTH, b""), [false, false]);
+    assert_eq!(resets(STRING, b"subkey"), [false, false]);
 }

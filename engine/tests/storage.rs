@@ -13,6 +13,7 @@ use common::{Rng, bytes};
 use lattis_engine::causal::{LogPosition, Millis, NodeId, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
 use lattis_engine::commit::LogEntry;
+use lattis_engine::crdt::TYPES;
 use lattis_engine::store::{Batch, Family, MemStore, Read, Run, Store, StoreError, keys};
 use lattis_engine::{
     Engine, EngineConfig, Fresh, OpenError, Sealed, Staged, StateReader, Ttl, Txn,
@@ -506,7 +507,7 @@ mod bodies {
         let mut other = Engine::open(MemStore::new(), config, fresh, Millis(1_000)).unwrap();
         run(&mut other, |txn| txn.set(0, b"theirs", bytes("2"), Ttl::Clear).unwrap());
         let mut reader = StateReader::new(other.snapshot().unwrap()).unwrap();
-        let mut staged = Staged::new(1 << 20);
+        let mut staged = Staged::new(&TYPES, 1 << 20);
         staged.add(&reader.next_chunk(1 << 20).unwrap().0).unwrap();
         let mut tick = engine.tick(Millis(1_000));
         tick.join(&staged).unwrap();

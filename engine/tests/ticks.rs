@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use lattis_engine::causal::{Millis, NodeId};
 use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry};
-use lattis_engine::crdt::Slot;
+use lattis_engine::crdt::set::SET;
+use lattis_engine::crdt::string::STRING;
+use lattis_engine::name::Slot;
 use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, OpError, Sealed, Tick, Ttl};
 
@@ -78,16 +80,10 @@ fn each_row_has_one_dot() {
     let effects = effects(commit);
     let rows: Vec<(Slot, &[u8])> =
         effects.iter().map(|(slot, name, _)| (*slot, &name[..])).collect();
-    let birth = &[Slot::Set as u8][..];
+    let birth = &[SET.0][..];
     assert_eq!(
         rows,
-        [
-            (Slot::Set, &b"a"[..]),
-            (Slot::Birth, birth),
-            (Slot::Set, b"b"),
-            (Slot::Set, b"c"),
-            (Slot::String, b""),
-        ]
+        [(SET, &b"a"[..]), (Slot::BIRTH, birth), (SET, b"b"), (SET, b"c"), (STRING, b""),]
     );
     assert_eq!(effects[3].2, Delta::default(), "added and removed");
     assert_eq!(effects[4].2.add.unwrap().sum, 7);

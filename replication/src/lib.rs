@@ -105,6 +105,9 @@ pub struct Config {
     pub keep_after: Millis,
     /// How long nothing is handed to an engine that has refused something without a fault of a peer.
     pub retry_after: Millis,
+    /// Whether this version can apply a commit, as far as that can be said without any state; others are not
+    /// passed on.
+    pub is_sound: fn(&EncodedCommit) -> bool,
     /// How far ahead of this node's wall clock commits may be stamped that are taken from a peer.
     pub clock_max_drift: Millis,
     /// First and longest delay between attempts to dial.
@@ -151,6 +154,7 @@ impl Default for Config {
             transfer_after: Millis(30_000),
             keep_after: Millis(600_000),
             retry_after: Millis(1000),
+            is_sound: EncodedCommit::is_well_formed,
             clock_max_drift: Millis(60_000),
             redial: (Millis(100), Millis(5000)),
             window_bytes: 1 << 20,

@@ -642,7 +642,7 @@ impl Node {
                 continue;
             }
             let sound = sound.get_or_insert_with(|| {
-                commit.hlc().is_ok_and(|stamp| stamp <= bound) && commit.check().is_ok()
+                commit.hlc().is_ok_and(|stamp| stamp <= bound) && (self.config.is_sound)(commit)
             });
             if *sound {
                 link.sender.forward(commit);

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use lattis_engine::causal::{Hlc, LogPosition, Millis, NodeId, Origin, VersionVector};
-use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowEffect, RowKey};
-use lattis_engine::crdt::Slot;
+use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowEffect};
+use lattis_engine::crdt::string::STRING;
+use lattis_engine::name::RowKey;
 use lattis_replication::wire::{FrameReader, FrameWriter, Item, Message, Position};
 use lattis_replication::{
     CloseReason, Config, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, Ticket, Timer,
@@ -449,7 +450,7 @@ fn a_commit_from_a_clock_far_ahead_waits() {
         table.connect(2, 0, 2);
         let (far, near) = (origin(2, 1, 6), origin(3, 1, 7));
         let stamped = |it: Origin, millis: u64| {
-            let row = RowKey::single(0, Bytes::from_static(b"k"), Slot::String);
+            let row = RowKey::single(0, Bytes::from_static(b"k"), STRING);
             let put = Some(Bytes::from_static(b"v"));
             let delta = Delta { put, ..Delta::default() };
             let effects = vec![Effect::Row(RowEffect { row, delta })];

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use lattis_engine::causal::{LogPosition, Millis};
+use lattis_engine::crdt::TYPES;
 use lattis_engine::store::{RocksSnapshot, StoreError};
 use lattis_replication::{
     CloseReason, Framer, Input, Lane, LinkId, Node, Output, PeerCommand, PeerEvent, PeerInfo, Timer,
@@ -89,6 +90,7 @@ pub fn start(
         peers: config.peers.split_whitespace().map(str::to_owned).collect(),
         max_message: MESSAGE_BYTES,
         clock_max_drift: Millis(config.clock_max_drift * 1000),
+        is_sound: |commit| TYPES.check(commit).is_ok(),
         ..lattis_replication::Config::default()
     };
     let max_frame = settings.max_frame;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lattis_engine::causal::{LogPosition, Millis, Origin};
 use lattis_engine::commit::EncodedCommit;
+use lattis_engine::crdt::TYPES;
 use lattis_engine::store::StoreError;
 use lattis_engine::{Refused, Staged};
 use lattis_replication::Ticket;
@@ -983,7 +984,7 @@ impl Shell {
             .staged
             .take()
             .filter(|(current, _)| *current == ticket)
-            .unwrap_or_else(|| (ticket, Staged::new(STAGE_BYTES)));
+            .unwrap_or_else(|| (ticket, Staged::new(&TYPES, STAGE_BYTES)));
         self.work.bytes += part.len();
         if let Err(why) = staged.add(part) {
             return self.refuse_ticket(ticket, None, why.to_string());

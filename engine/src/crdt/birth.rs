@@ -8,17 +8,21 @@
 
 use bytes::Bytes;
 
-use super::{Slot, TypeRecord};
+use super::TypeRecord;
 use crate::causal::{Hlc, Origin};
 use crate::codec::{CodecError, Reader, Writer};
+use crate::name::Slot;
 use crate::row::{Row, Sibling};
 
 pub(super) static TYPE: TypeRecord = TypeRecord {
-    slot: Slot::Birth,
+    slot: Slot::BIRTH,
     name: "birth",
     kind: None,
     single: true,
     counts: false,
+    register: false,
+    elements: false,
+    read: Row::shown,
     validate: |payload| if payload.is_empty() { Ok(()) } else { decode(payload).map(drop) },
     sample: |seed| encode(Hlc(u64::from(seed)), &Origin::default()).to_vec(),
 };

@@ -7,17 +7,21 @@
 
 use bytes::Bytes;
 
-use super::{Slot, TypeRecord};
+use super::TypeRecord;
 use crate::causal::{Dot, Millis, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
+use crate::name::Slot;
 use crate::row::{Row, Sibling};
 
 pub(super) static TYPE: TypeRecord = TypeRecord {
-    slot: Slot::Deadline,
+    slot: Slot::DEADLINE,
     name: "deadline",
     kind: None,
     single: true,
     counts: false,
+    register: false,
+    elements: false,
+    read: Row::shown,
     validate: |payload| decode(payload).map(drop),
     sample: |seed| encode(Some(Millis(u64::from(seed))), None, &VersionVector::new()).to_vec(),
 };

@@ -12,18 +12,23 @@
 use bytes::Bytes;
 
 use crate::codec::{CodecError, Reader, Writer};
-use crate::crdt::{Slot, TypeRecord};
+use crate::crdt::TypeRecord;
+use crate::name::Slot;
+use crate::row::Row;
 
 pub mod expr;
 pub(crate) mod graph;
 pub mod ops;
 
 pub(crate) static TYPE: TypeRecord = TypeRecord {
-    slot: Slot::Binding,
+    slot: Slot::BINDING,
     name: "binding",
     kind: None,
     single: true,
     counts: false,
+    register: false,
+    elements: false,
+    read: Row::shown,
     validate: |payload| Definition::decode(payload).map(drop),
     sample: |seed| {
         let source = Bytes::from(format!("source{seed}"));

@@ -7,11 +7,11 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Counted, Flip, Outcome, Space};
+use super::follow::{Flip, KeyChange};
+use super::{Counted, Outcome, Space};
 use crate::cache::Place;
 use crate::causal::Millis;
-use crate::commit::RowKey;
-use crate::crdt::Slot;
+use crate::name::{RowKey, Slot};
 use crate::row::Row;
 use crate::store::Store;
 
@@ -97,7 +97,7 @@ impl<S: Store> Space<S> {
             self.visit_rows(db, key, slot, &mut |member, row| {
                 let (before, after) = (row.is_visible(was), row.is_visible(is));
                 rows += u64::from(after);
-                if before != after && slot == Slot::Set {
+                if before != after && self.types.has_elements(slot) {
                     flips.push((Bytes::copy_from_slice(member), if after { 1 } else { -1 }));
                 }
                 ControlFlow::Continue(())
@@ -133,8 +133,8 @@ impl<S: Store> Space<S> {
                 let mut flips = Vec::new();
                 let hiding = space.set_hidden(db, key, place, &mut flips)?;
                 let gone = before.visible.is_some() && space.headers[place].visible().is_none();
-                space.note_change(db, key);
-                if let Err(error) = space.follow(db, key, place, before, flips) {
+                let change = KeyChange { db, key, record: place, before, flips, seen: true };
+                if let Err(error) = space.follow(change) {
                     space.hide_again(place, hiding);
                     return Err(error);
                 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::{Outcome, Space};
 use crate::causal::{LogPosition, Millis};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::crdt::Slot;
 use crate::header::Header;
+use crate::name::Slot;
 use crate::store::{Family, Store, StoreError, keys};
 
 const FORMAT: u8 = 1;

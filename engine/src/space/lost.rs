@@ -10,87 +10,23 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::stored::merged;
+use super::follow::KeyChange;
+use super::stored::{Kept, is_unreadable, merged};
 use super::{Counted, Outcome, Space};
 use crate::codec::{Reader, Writer};
-use crate::commit::{RowKey, Scope};
-use crate::crdt::Slot;
+use crate::crdt::string::STRING;
 use crate::header::Header;
-use crate::row::{Origins, Row};
-use crate::store::{Family, Hole, Read, Store, StoreError, Visit, keys, scan_on};
+use crate::name::{RowKey, Scope, Slot};
+use crate::row::Row;
+use crate::store::{Family, Hole, Read, Store, StoreError, keys, scan_on};
 
 const FORMAT: u8 = 1;
-
-/// A store without what was given up and still lies there.
-pub(super) struct Kept<'s, S> {
-    pub(super) store: &'s S,
-    pub(super) erased: &'s [(u64, Hole)],
-    /// By which its rows are read.
-    pub(super) origins: &'s Origins,
-}
-
-impl<S: Read> Read for Kept<'_, S> {
-    fn get(&self, family: Family, key: &[u8]) -> Outcome<Option<Bytes>> {
-        let within = |(_, hole): &(u64, Hole)| hole.holds(family, key);
-        if self.erased.iter().any(within) { Ok(None) } else { self.store.get(family, key) }
-    }
-
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Outcome<()> {
-        if self.erased.is_empty() {
-            return self.store.scan(family, from, to, visit);
-        }
-        let mut from = from.to_vec();
-        loop {
-            let behind =
-                |hole: &&Hole| hole.family == family && (hole.to.is_empty() || from < hole.to);
-            let holes = self.erased.iter().map(|(_, hole)| hole).filter(behind);
-            let Some(next) = holes.min_by(|one, other| one.from.cmp(&other.from)) else {
-                return self.store.scan(family, &from, to, visit);
-            };
-            if !to.is_empty() && *next.from >= *to {
-                return self.store.scan(family, &from, to, visit);
-            }
-            if from < next.from {
-                let mut stopped = false;
-                let mut seen = from.clone();
-                let scanned = self.store.scan(family, &from, &next.from, &mut |key, value| {
-                    seen = key.to_vec();
-                    seen.push(0);
-                    let flow = visit(key, value);
-                    stopped = flow.is_break();
-                    flow
-                });
-                if stopped {
-                    return Ok(());
-                }
-                // To find that nothing is left before it, the store may look into what was given up.
-                let ends = || self.store.skip(family, &seen, &next.from).is_none();
-                if !(is_unreadable(&scanned) && ends()) {
-                    scanned?;
-                }
-            }
-            if next.to.is_empty() || (!to.is_empty() && *next.to >= *to) {
-                return Ok(());
-            }
-            from.clone_from(&next.to);
-        }
-    }
-
-    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
-        self.store.skip(family, from, to)
-    }
-}
 
 /// How many rows were given up, as a store tells.
 pub(crate) fn load_lost<R: Read>(store: &R) -> Outcome<u64> {
     let Some(record) = store.get(Family::System, keys::LOST)? else { return Ok(0) };
     let count = Reader::with_format(&record, FORMAT).and_then(|mut input| input.varint());
     count.map_err(|error| StoreError::corrupt("count of lost rows", error))
-}
-
-/// Whether what was tried has met what cannot be read.
-pub(crate) fn is_unreadable<T>(outcome: &Outcome<T>) -> bool {
-    matches!(outcome, Err(StoreError::Corrupt(_)))
 }
 
 impl<S: Store> Space<S> {
@@ -155,13 +91,14 @@ impl<S: Store> Space<S> {
                 state.rows = state.rows.saturating_sub(1);
             }
             self.erase(vec![Hole::of(Family::Data, &name)]);
-            let flips = match row.slot == Slot::Set && shown {
+            let flips = match self.types.has_elements(row.slot) && shown {
                 true => vec![(row.subkey.clone(), -1)],
                 false => Vec::new(),
             };
             // A view that does not have the element either has nothing to take back.
-            let followed =
-                self.whole(|space| space.follow(row.db, &row.key, record, before, flips));
+            let (db, key) = (row.db, row.key.as_ref());
+            let change = KeyChange { db, key, record, before, flips, seen: false };
+            let followed = self.whole(|space| space.follow(change));
             if !is_unreadable(&followed) {
                 followed?;
             }
@@ -194,7 +131,7 @@ impl<S: Store> Space<S> {
         }
         self.erase(holes);
         // Most records show something.
-        let shown = Counted { visible: Some(Slot::String), expires: None };
+        let shown = Counted { visible: Some(STRING), expires: None };
         let after = Counted::of(&self.headers[place]);
         self.recount(db, shown, after);
         Ok(())

@@ -2,15 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::lost::Kept;
 use super::{Outcome, corrupt};
 use crate::cache::{Cache, Weigh};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::header::Header;
 use crate::row::{Origins, Row};
-use crate::store::{Family, Hole, Read, Run, StoreError, keys, scan_on};
+use crate::store::{Family, Hole, Read, Run, StoreError, Visit, keys, scan_on};
 
 /// Values that lie in a cache and in a family of the store.
 pub(super) trait Stored: Weigh + Sized {
@@ -69,6 +69,71 @@ impl Stored for u64 {
             .and_then(|mut input| input.varint())
             .map_err(|error| StoreError::corrupt("weight", error))
     }
+}
+
+/// A store without what was given up and still lies there.
+pub(super) struct Kept<'s, S> {
+    pub(super) store: &'s S,
+    pub(super) erased: &'s [(u64, Hole)],
+    /// By which its rows are read.
+    pub(super) origins: &'s Origins,
+}
+
+impl<S: Read> Read for Kept<'_, S> {
+    fn get(&self, family: Family, key: &[u8]) -> Outcome<Option<Bytes>> {
+        let within = |(_, hole): &(u64, Hole)| hole.holds(family, key);
+        if self.erased.iter().any(within) { Ok(None) } else { self.store.get(family, key) }
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Outcome<()> {
+        if self.erased.is_empty() {
+            return self.store.scan(family, from, to, visit);
+        }
+        let mut from = from.to_vec();
+        loop {
+            let behind =
+                |hole: &&Hole| hole.family == family && (hole.to.is_empty() || from < hole.to);
+            let holes = self.erased.iter().map(|(_, hole)| hole).filter(behind);
+            let Some(next) = holes.min_by(|one, other| one.from.cmp(&other.from)) else {
+                return self.store.scan(family, &from, to, visit);
+            };
+            if !to.is_empty() && *next.from >= *to {
+                return self.store.scan(family, &from, to, visit);
+            }
+            if from < next.from {
+                let mut stopped = false;
+                let mut seen = from.clone();
+                let scanned = self.store.scan(family, &from, &next.from, &mut |key, value| {
+                    seen = key.to_vec();
+                    seen.push(0);
+                    let flow = visit(key, value);
+                    stopped = flow.is_break();
+                    flow
+                });
+                if stopped {
+                    return Ok(());
+                }
+                // To find that nothing is left before it, the store may look into what was given up.
+                let ends = || self.store.skip(family, &seen, &next.from).is_none();
+                if !(is_unreadable(&scanned) && ends()) {
+                    scanned?;
+                }
+            }
+            if next.to.is_empty() || (!to.is_empty() && *next.to >= *to) {
+                return Ok(());
+            }
+            from.clone_from(&next.to);
+        }
+    }
+
+    fn skip(&self, family: Family, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+        self.store.skip(family, from, to)
+    }
+}
+
+/// Whether what was tried has met what cannot be read.
+pub(crate) fn is_unreadable<T>(outcome: &Outcome<T>) -> bool {
+    matches!(outcome, Err(StoreError::Corrupt(_)))
 }
 
 pub(super) fn put_unwritten<V: Stored>(

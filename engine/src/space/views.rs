@@ -1,4 +1,4 @@
-//! What follows a change: the db's count, and the views that derive from the key.
+//! The views: what follows a change of a key that others derive from.
 //!
 //! A change of visible members flows through the graph once, sources first, as weighted changes (Budiu et
 //! al., "DBSP", 2023). What a binding row changes in the graph is computed anew.
@@ -8,69 +8,57 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::lost::{Kept, is_unreadable};
-use super::stored::{Stored, merged};
-use super::{Counted, Flip, Outcome, Space, Step, corrupt};
+use super::follow::{Flip, KeyChange};
+use super::stored::{Kept, Stored, is_unreadable, merged};
+use super::{Counted, Outcome, Space, Step, corrupt};
 use crate::cache::Place;
 use crate::codec::{Reader, Writer};
-use crate::commit::RowKey;
-use crate::crdt::Slot;
+use crate::crdt::set::SET;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
+use crate::name::{RowKey, Slot};
 use crate::row::Row;
 use crate::store::{Family, Store, StoreError, keys};
 
 impl<S: Store> Space<S> {
-    /// Lets the db's count and the views follow a change of one key.
-    pub(super) fn follow(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        place: Place,
-        before: Counted,
-        flips: Vec<Flip>,
-    ) -> Outcome<()> {
-        let after = Counted::of(&self.headers[place]);
-        self.recount(db, before, after);
-        let shown = (before.visible, after.visible);
-        let mut flown = self.follow_views(db, key, place, shown, flips);
-        if is_unreadable(&flown) {
-            // What cannot be read may be of a view, which needs it no more than anybody else does.
-            self.step_back();
-            let affected = self.graph.fed_by(&(db, Bytes::copy_from_slice(key)));
-            flown = self.compute_anew(&affected, Graph::build(&self.bindings));
-        }
-        if flown.is_err() {
-            self.recount(db, after, before);
-        }
-        flown
-    }
-
-    fn follow_views(
-        &mut self,
-        db: u16,
-        key: &[u8],
-        place: Place,
-        (before, after): (Option<Slot>, Option<Slot>),
-        flips: Vec<Flip>,
-    ) -> Outcome<()> {
-        if self.graph.is_empty() || self.headers[place].derived.is_some() {
+    /// Lets the views that derive from a key follow a change of it; `after` is what the key shows now. After
+    /// an error nothing has followed.
+    pub(super) fn feed_views(&mut self, change: KeyChange<'_>, after: Option<Slot>) -> Outcome<()> {
+        let KeyChange { db, key, record, .. } = change;
+        if self.graph.is_empty() || self.headers[record].derived.is_some() {
             return Ok(());
         }
         let source = (db, Bytes::copy_from_slice(key));
         if self.graph.feeds(&source).is_empty() {
             return Ok(());
         }
+        let flown = self.flow_from(&source, change, after);
+        if !is_unreadable(&flown) {
+            return flown;
+        }
+        // What cannot be read may be of a view, which needs it no more than anybody else does.
+        self.step_back();
+        let affected = self.graph.fed_by(&source);
+        self.compute_anew(&affected, Graph::build(&self.bindings))
+    }
+
+    fn flow_from(
+        &mut self,
+        source: &Target,
+        key: KeyChange<'_>,
+        after: Option<Slot>,
+    ) -> Outcome<()> {
+        let KeyChange { record, before, flips, .. } = key;
         let change = |(element, weight): Flip| Change { element, weight };
-        let set = Some(Slot::Set);
-        let changes = match (before == set, after == set) {
+        let is_fed = |shown: Option<Slot>| shown == Some(SET);
+        let changes = match (is_fed(before.visible), is_fed(after)) {
             (true, true) => flips.into_iter().map(change).collect(),
             (false, false) => Vec::new(),
             (was_shown, _) => {
                 // The slot as a whole came into sight or went out of it: all of its members with it.
                 let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
-                let hidden = self.headers[place].hidden;
-                self.visit_rows(db, key, Slot::Set, &mut |member, row| {
+                let hidden = self.headers[record].hidden;
+                self.visit_rows(source.0, &source.1, SET, &mut |member, row| {
                     if row.is_visible(hidden) {
                         weights.insert(Bytes::copy_from_slice(member), 1);
                     }
@@ -87,7 +75,7 @@ impl<S: Store> Space<S> {
                 weights.into_iter().map(change).collect()
             }
         };
-        self.flow(source, changes)
+        self.flow(source.clone(), changes)
     }
 
     /// Sends changes of a source through the graph, sources first, until nothing more changes.

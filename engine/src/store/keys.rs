@@ -7,8 +7,7 @@
 use bytes::Bytes;
 
 use crate::causal::{LogPosition, Millis};
-use crate::commit::RowKey;
-use crate::crdt::Slot;
+use crate::name::{RowKey, Slot};
 
 /// `keys`: (db, key).
 pub fn header(out: &mut Vec<u8>, db: u16, key: &[u8]) {
@@ -32,14 +31,14 @@ pub fn row(out: &mut Vec<u8>, row: &RowKey) {
 /// The common start of the rows of one slot.
 pub fn slot_prefix(out: &mut Vec<u8>, db: u16, key: &[u8], slot: Slot) {
     element_prefix(out, db, key);
-    out.push(slot as u8);
+    out.push(slot.0);
 }
 
 /// Takes a key of `data` apart: db, key, slot, subkey.
 pub fn split_slot(stored: &[u8]) -> Option<(u16, &[u8], Slot, &[u8])> {
     let (db, key, rest) = split_element(stored)?;
     let (slot, subkey) = rest.split_first()?;
-    Some((db, key, Slot::from_u8(*slot)?, subkey))
+    Some((db, key, Slot(*slot), subkey))
 }
 
 /// Takes a key of `data` apart, as the name of its row.

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a panic is the report")]
 #![allow(missing_docs, reason = "no library: the names are read where they are used")]
 
+pub mod types;
+
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -105,6 +107,7 @@ impl World {
         let config = EngineConfig {
             cache_bytes: self.cache_bytes,
             log_max_bytes: 100_000,
+            types: &types::TYPES,
             ..EngineConfig::default()
         };
         let now = self.wall(at);
@@ -194,7 +197,7 @@ impl World {
 
     pub fn stage(&mut self, from: usize) -> Staged {
         let mut reader = StateReader::new(self.engine(from).snapshot().unwrap()).unwrap();
-        let mut staged = Staged::new(1 << 30);
+        let mut staged = Staged::new(&types::TYPES, 1 << 30);
         loop {
             let (chunk, last) = reader.next_chunk(100).unwrap();
             staged.add(&chunk).unwrap();
@@ -300,7 +303,7 @@ fn command(txn: &mut Txn<'_, MemStore>, rng: &mut Rng, now: u64) -> OpResult<()>
     let key = (*rng.pick(&KEYS)).as_bytes();
     let member = rng.word(&MEMBERS);
     let other = rng.word(&MEMBERS);
-    match rng.below(32) {
+    match rng.below(36) {
         0 | 1 => txn.set(0, key, member, Ttl::Clear)?,
         2 => txn.set(0, key, member, Ttl::Keep)?,
         3 => txn.set(0, key, member, Ttl::At(Millis(now + rng.below(60) as u64)))?,
@@ -331,6 +334,7 @@ fn command(txn: &mut Txn<'_, MemStore>, rng: &mut Rng, now: u64) -> OpResult<()>
                 _ => txn.bind(0, target.as_bytes(), "UNION", &[one, two], "")?,
             }
         }
+        32.. => (rng.pick(types::TESTS).change)(txn, 0, key, rng.next())?,
         30 => drop(txn.unbind(0, (*rng.pick(&["v", "w", "d"])).as_bytes())?),
         _ => {
             // Many members, so that the key is removed by scope.
@@ -351,24 +355,9 @@ pub fn dump(txn: &mut Txn<'_, MemStore>) -> Vec<String> {
     assert_eq!(keys.len() as u64, txn.db_size(0).unwrap());
     let mut lines = Vec::new();
     for (key, kind) in keys {
-        let mut line = format!("{} {}", kind.name(), String::from_utf8_lossy(&key));
+        let mut line = format!("{kind} {}", String::from_utf8_lossy(&key));
         let mut add = |part: &[u8]| line.push_str(&format!(" {}", String::from_utf8_lossy(part)));
-        match kind.name() {
-            "string" => add(&txn.get(0, &key).unwrap().unwrap()),
-            "set" => txn
-                .set_members(0, &key, &mut |member| {
-                    add(member);
-                    ControlFlow::Continue(())
-                })
-                .unwrap(),
-            _ => txn
-                .hash_fields(0, &key, &mut |field, value| {
-                    add(field);
-                    add(value);
-                    ControlFlow::Continue(())
-                })
-                .unwrap(),
-        }
+        types::show(txn, 0, &key, kind, &mut add).unwrap();
         lines.push(line);
     }
     lines

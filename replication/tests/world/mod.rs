@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use lattis_engine::causal::{Hlc, LogPosition, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::codec::{Reader, Writer};
-use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowEffect, RowKey};
-use lattis_engine::crdt::Slot;
+use lattis_engine::commit::{Commit, Delta, Effect, EncodedCommit, LogEntry, RowEffect};
+use lattis_engine::crdt::string::STRING;
+use lattis_engine::name::RowKey;
 use lattis_replication::wire::{FrameReader, Item, Message, Position};
 use lattis_replication::{
     CloseReason, Config, Framer, Input, Lane, LinkId, Node, Output, PeerEvent, Ticket, Timer,
@@ -52,7 +53,7 @@ struct Engine {
 fn commit_of(origin: Origin, first: u64, effects: u64, length: usize, now: u64) -> EncodedCommit {
     let fill = (origin.node.0 ^ u64::from(origin.incarnation) << 3 ^ first) as u8;
     let effect = |index| {
-        let row = RowKey::single(0, Bytes::from_static(b"k"), Slot::String);
+        let row = RowKey::single(0, Bytes::from_static(b"k"), STRING);
         let put = (index == 0).then(|| Bytes::from(vec![fill; length]));
         Effect::Row(RowEffect { row, delta: Delta { put, ..Delta::default() } })
     };

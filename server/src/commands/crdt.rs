@@ -1,6 +1,5 @@
 //! What CRDTs know beyond Redis's types: siblings, dots, digests.
 
-use super::keys::kind_name;
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 use super::{sets, strings};
 use crate::net::request::integer;
@@ -43,13 +42,13 @@ fn meta(call: &mut Call<'_, '_>) -> CommandResult {
     let reply = &mut call.reply;
     reply.map(5);
     reply.bulk(b"type");
-    reply.bulk(visible.map_or("none", |slot| kind_name(slot.kind)).as_bytes());
+    reply.bulk(visible.map_or("none", |slot| slot.kind).as_bytes());
     reply.bulk(b"slots");
     reply.array(info.slots.len());
     for slot in &info.slots {
         reply.map(4);
         reply.bulk(b"type");
-        reply.bulk(kind_name(slot.kind).as_bytes());
+        reply.bulk(slot.kind.as_bytes());
         reply.bulk(b"visible");
         reply.boolean(slot.visible);
         reply.bulk(b"born");

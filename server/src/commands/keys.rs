@@ -3,21 +3,11 @@
 use std::ops::ControlFlow;
 
 use lattis_engine::causal::Millis;
-use lattis_engine::crdt::Kind;
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
 use crate::glob;
 use crate::net::output::Output;
 use crate::net::reply::Shape;
-
-/// What TYPE calls a kind.
-pub(super) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::String => "string",
-        Kind::Set => "set",
-        Kind::Hash => "hash",
-    }
-}
 
 fn del(call: &mut Call<'_, '_>) -> CommandResult {
     let mut removed = 0;
@@ -41,7 +31,7 @@ fn type_(call: &mut Call<'_, '_>) -> CommandResult {
     let key = call.args.at(1);
     call.look(key)?;
     let kind = call.txn.kind(call.session.db, key).on(key)?;
-    call.reply.simple(kind.map_or("none", kind_name));
+    call.reply.simple(kind.unwrap_or("none"));
     Ok(())
 }
 
@@ -235,7 +225,7 @@ fn scan(call: &mut Call<'_, '_>) -> CommandResult {
     let mut len = 0;
     {
         let mut items = crate::net::reply::Reply::new(&mut found, false);
-        let visit = &mut |key: &[u8], key_kind: Kind| {
+        let visit = &mut |key: &[u8], key_kind: &str| {
             if seen == count {
                 more = true;
                 return ControlFlow::Break(());
@@ -243,8 +233,7 @@ fn scan(call: &mut Call<'_, '_>) -> CommandResult {
             seen += 1;
             last.clear();
             last.extend_from_slice(key);
-            let wanted =
-                kind.is_none_or(|k| k.eq_ignore_ascii_case(kind_name(key_kind).as_bytes()));
+            let wanted = kind.is_none_or(|k| k.eq_ignore_ascii_case(key_kind.as_bytes()));
             if wanted && pattern.is_none_or(|pattern| glob::matches(pattern, key)) {
                 items.bulk(key);
                 len += 1;

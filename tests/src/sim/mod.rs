@@ -13,6 +13,8 @@ mod network;
 mod node;
 mod rng;
 pub mod swarm;
+#[path = "../../../engine/tests/common/types.rs"]
+pub mod types;
 mod workload;
 
 pub use cluster::{Coverage, Outcome, run};

@@ -20,6 +20,7 @@ use rand_core::RngCore;
 
 use super::checkers::{self, Shadow, Tally, causality, durability};
 use super::cluster::{Cluster, Event};
+use super::types::TYPES;
 use super::workload::{Script, dump};
 
 /// From the peers' side to the engine.
@@ -201,6 +202,7 @@ impl Cluster {
         let config = EngineConfig {
             cache_bytes: self.swarm.cache_bytes,
             log_max_bytes: self.swarm.log_bytes,
+            types: &TYPES,
             #[cfg(feature = "planted")]
             planted: self.fault.engine(),
             ..EngineConfig::default()
@@ -854,7 +856,7 @@ fn join(
         return false;
     }
     let staged = site.staged.take().filter(|(current, _)| *current == ticket);
-    let (_, mut staged) = staged.unwrap_or_else(|| (ticket, Staged::new(STAGE_BYTES)));
+    let (_, mut staged) = staged.unwrap_or_else(|| (ticket, Staged::new(&TYPES, STAGE_BYTES)));
     if let Err(why) = staged.add(part) {
         site.refuse(ticket, why.to_string());
         return false;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::types::TYPES;
 use lattis_engine::causal::Millis;
 use lattis_replication::Config;
 
@@ -93,6 +94,7 @@ impl Swarm {
             graft_bytes: 50 + rng.below(1000) as usize,
             in_flight_bytes: 100 + rng.below(2000) as usize,
             max_frame: 1024 + rng.below(4000) as usize,
+            is_sound: |commit| TYPES.check(commit).is_ok(),
             ..Config::default()
         };
         let log_bytes = rng.pick(&[200, 600, 2_000, 2_000, 20_000, 20_000]);

@@ -14,12 +14,14 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lattis_engine::causal::{Dot, Millis};
-use lattis_engine::crdt::Kind;
 use lattis_engine::store::MemStore;
 use lattis_engine::{OpResult, Tick, Ttl, Txn};
 
+use rand_core::RngCore as _;
+
 use super::rng::Rng;
 use super::swarm::Swarm;
+use super::types::{self, TypeTest};
 
 /// A row in the words of the contract: db, key, member or field (empty for strings).
 pub type Place = (u16, &'static str, Bytes);
@@ -70,6 +72,8 @@ pub enum Op {
     Bind(&'static str, &'static str, Vec<&'static str>, &'static str),
     /// BIND.DEL
     Unbind(&'static str),
+    /// A change of a key as one of the types makes it, decided by a number.
+    Change(TypeTest, u16, &'static str, u64),
 }
 
 /// One transaction: commands, each of which may be rolled back.
@@ -195,7 +199,7 @@ fn draw(rng: &mut Rng, swarm: &Swarm, now: Millis) -> Op {
         // Everything on everything.
         _ => {
             let key: &'static str = rng.pick(&GENERAL);
-            match rng.below(24) {
+            match rng.below(28) {
                 0..3 => Op::Set(0, key, member(rng), ttl(rng)),
                 3..6 => Op::Increment(0, key, rng.below(7) as i64 - 3),
                 6 => Op::Append(0, key, member(rng)),
@@ -207,6 +211,7 @@ fn draw(rng: &mut Rng, swarm: &Swarm, now: Millis) -> Op {
                 18..20 => Op::Delete(0, key),
                 20 if swarm.deadlines => Op::Expire(0, key, Some(soon(rng))),
                 21 if swarm.deadlines => Op::Expire(0, key, None),
+                24.. => Op::Change(rng.pick(types::TESTS), 0, key, rng.next_u64()),
                 // So many members that the key is removed by scope.
                 22 if swarm.big => {
                     Op::SetAdd(0, "c", (0..70).map(|n| bytes(&n.to_string())).collect())
@@ -284,13 +289,15 @@ impl Op {
                 txn.bind(0, target.as_bytes(), operator, &sources, expression)?;
             }
             Op::Unbind(target) => drop(txn.unbind(0, target.as_bytes())?),
+            // What such keys show is compared between nodes, and not with a history of facts.
+            Op::Change(test, db, key, seed) => (test.change)(txn, *db, key.as_bytes(), *seed)?,
         }
         Ok(())
     }
 }
 
 /// The visible keys of a db and their types.
-pub fn keys(txn: &mut Txn<'_, MemStore>, db: u16) -> OpResult<Vec<(Bytes, Kind)>> {
+pub fn keys(txn: &mut Txn<'_, MemStore>, db: u16) -> OpResult<Vec<(Bytes, &'static str)>> {
     let mut keys = Vec::new();
     txn.keys(db, None, &mut |key, kind| {
         keys.push((Bytes::copy_from_slice(key), kind));
@@ -306,23 +313,12 @@ pub fn dump(txn: &mut Txn<'_, MemStore>) -> OpResult<Vec<String>> {
         let keys = keys(txn, db)?;
         lines.push(format!("db {db}: {} keys of {}", keys.len(), txn.db_size(db)?));
         for (key, kind) in keys {
-            let mut line = format!("{db} {} {}", kind.name(), String::from_utf8_lossy(&key));
+            let mut line = format!("{db} {kind} {}", String::from_utf8_lossy(&key));
             let mut add = |part: &[u8]| {
                 line.push(' ');
                 line.push_str(&String::from_utf8_lossy(part));
             };
-            match kind.name() {
-                "string" => add(&txn.get(db, &key)?.unwrap_or_default()),
-                "set" => txn.set_members(db, &key, &mut |member| {
-                    add(member);
-                    ControlFlow::Continue(())
-                })?,
-                _ => txn.hash_fields(db, &key, &mut |field, value| {
-                    add(field);
-                    add(value);
-                    ControlFlow::Continue(())
-                })?,
-            }
+            types::show(txn, db, &key, kind, &mut add)?;
             lines.push(line);
         }
     }

@@ -26,10 +26,7 @@ pub fn check(txn: &mut Txn<'_, MemStore>, settled: bool) -> OpResult<Verdict> {
             match info.slots.first() {
                 Some(slot) if slot.visible && slot.kind == kind && slot.born.0 > Hlc(0) => {}
                 slot => {
-                    return Ok(Err(format!(
-                        "{} {key:?} is seen; inspected it is {slot:?}",
-                        kind.name()
-                    )));
+                    return Ok(Err(format!("{} {key:?} is seen; inspected it is {slot:?}", kind)));
                 }
             }
         }

@@ -87,8 +87,8 @@ pub fn finish(store: &MemStore, reading: &Reading) -> Verdict {
         let mut name = 1u16.to_be_bytes().to_vec();
         name.extend_from_slice(key.as_bytes());
         let record = store.get(Family::Keys, &name).map_err(|error| error.to_string())?;
-        // A record begins with its format, and the string's siblings and increments, counted.
-        let value = record.filter(|record| record.get(1..3) != Some(&[0, 0]));
+        // A record begins with its format, and how many single rows it has.
+        let value = record.filter(|record| record.get(1) != Some(&0));
         let mut members = Vec::new();
         let rows = store.scan(Family::Data, &[0, 1], &[0, 2], &mut |row, _| {
             if row.windows(2).any(|part| part == key.as_bytes()) {

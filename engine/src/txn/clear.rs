@@ -1,0 +1,153 @@
+//! Removing keys as a whole, and all keys of a db.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{OpError, OpResult, Txn};
+use crate::commit::{Clear, CounterReset};
+use crate::name::{RowKey, Scope, Slot};
+use crate::space::is_unreadable;
+use crate::store::{Store, StoreError};
+
+/// Rows of a key that are removed one by one; a key with more is cleared by scope, O(1) on the wire.
+const MAX_SINGLE_REMOVALS: u64 = 64;
+
+impl<S: Store> Txn<'_, S> {
+    /// Removes a key, hidden types included; false if it was absent. Derived keys refuse.
+    pub fn delete(&mut self, db: u16, key: &[u8]) -> OpResult<bool> {
+        let deleted = self.replacing(db, Some(key), |txn| txn.delete_read(db, key))?;
+        Ok(deleted.0 || deleted.1)
+    }
+
+    fn delete_read(&mut self, db: u16, key: &[u8]) -> OpResult<bool> {
+        let place = self.open_for_write(db, key)?;
+        let visible = self.at(place).visible().is_some();
+        if visible {
+            self.remove_key(db, key)?;
+        }
+        Ok(visible)
+    }
+
+    /// Removes everything of a db, its bindings too. Cost: its rows; O(1) on the wire.
+    pub fn flush(&mut self, db: u16) -> OpResult<()> {
+        self.replacing(db, None, |txn| txn.clear(Scope::Db(db), false)).map(drop)
+    }
+
+    /// Removes all that is seen of a key, hidden slots, births and deadline included.
+    pub(super) fn remove_key(&mut self, db: u16, key: &[u8]) -> OpResult<()> {
+        let key = Bytes::copy_from_slice(key);
+        let place = self.open(db, &key)?;
+        let header = self.at(place);
+        let stored: u64 = header.slots.iter().map(|state| state.stored).sum();
+        if stored > MAX_SINGLE_REMOVALS {
+            return self.clear(Scope::Key(db, key), false);
+        }
+        if header.slots.is_empty() {
+            let singles: SmallVec<[Slot; 2]> = header.single_slots().collect();
+            let row = |slot| RowKey::single(db, key.clone(), slot);
+            return singles.into_iter().try_for_each(|slot| self.remove(row(slot)));
+        }
+        let scope = Scope::Key(db, key);
+        let names = match self.engine.draft.since_clear(&scope) {
+            Some(names) => names,
+            None => {
+                let names = self.engine.space.rows_in(&scope);
+                self.guard(names)?
+            }
+        };
+        for name in names {
+            self.remove(name)?;
+        }
+        self.engine.draft.cleared_again(&scope);
+        Ok(())
+    }
+
+    /// Does what replaces a key, or all of a db, whatever was there: what cannot be read is given up for it.
+    /// Tells with the result whether anything was.
+    pub(super) fn replacing<T>(
+        &mut self,
+        db: u16,
+        key: Option<&[u8]>,
+        replace: impl Fn(&mut Self) -> OpResult<T>,
+    ) -> OpResult<(T, bool)> {
+        let before = self.savepoint();
+        match replace(self) {
+            Err(OpError::Store(StoreError::Corrupt(_))) => {
+                self.rollback(before);
+                let scope = match key {
+                    None => Scope::Db(db),
+                    Some(key) => Scope::Key(db, Bytes::copy_from_slice(key)),
+                };
+                if let Scope::Key(db, key) = &scope
+                    && is_unreadable(&self.engine.space.header(*db, key))
+                {
+                    if self.engine.space.graph().node(&(*db, key.clone())).is_some() {
+                        return Err(OpError::Derived(self.operator_of(*db, key)));
+                    }
+                    let given_up = self.engine.space.give_up_record(*db, key);
+                    self.guard(given_up)?;
+                }
+                self.clear(scope, true)?;
+                Ok((replace(self)?, true))
+            }
+            done => Ok((done?, false)),
+        }
+    }
+
+    /// Removes by scope, if anything is there: one effect with the vector before this commit as context
+    /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2); the first clear of a commit
+    /// has all of that, later ones of the scope undo what the commit itself has done since. With `give_up`
+    /// what cannot be read counts as there; else it fails.
+    fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
+        let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
+        let since = match give_up {
+            true => None,
+            false => self.engine.draft.since_clear(&clear.scope),
+        };
+        let again = since.is_some();
+        let names = match since {
+            Some(names) => Ok((names, Vec::new())),
+            None if give_up => self.engine.space.readable_in(&clear.scope),
+            None => self.engine.space.rows_in(&clear.scope).map(|names| (names, Vec::new())),
+        };
+        let (names, holes) = self.guard(names)?;
+        let dot = self.engine.draft.next();
+        let mut live = give_up;
+        for name in names {
+            let spot = self.spot(&name)?;
+            let row = self.engine.space.look(spot);
+            if !row.is_live() {
+                continue;
+            }
+            self.check_room()?;
+            live = true;
+            let foreign = row
+                .counters()
+                .iter()
+                .filter(|entry| entry.is_live() && entry.origin != dot.origin)
+                .map(|entry| CounterReset {
+                    origin: entry.origin,
+                    generation: entry.generation,
+                    last: entry.last,
+                    sum: entry.sum,
+                });
+            clear.resets.extend(foreign.map(|reset| (name.clone(), reset)));
+            let mut new = row.clone();
+            new.supersede(dot);
+            let replaced = self.engine.space.replace(&name, spot, new);
+            let old = self.guard(replaced)?;
+            self.engine.draft.change(name, spot, old);
+        }
+        if give_up {
+            self.engine.space.erase(holes);
+            let recounted = self.engine.space.recount_scope(&clear.scope);
+            self.guard(recounted)?;
+        }
+        if again {
+            self.engine.draft.cleared_again(&clear.scope);
+        } else if live {
+            self.engine.draft.clear(clear);
+        }
+        Ok(())
+    }
+}

@@ -313,8 +313,12 @@ impl Node {
             }
         }
         let (now, keep) = (self.now.0, self.config.keep_after.0);
-        let level =
-            |it: &Outgoing| self.joined(it).is_some_and(|link| link.sender.sent() >= self.position);
+        // Who is level by another way waits for the rest of what it asked for all the same, as long as it is
+        // connected.
+        let level = |it: &Outgoing| {
+            let is_asked_for = it.link.is_some() && !it.complete;
+            !is_asked_for && self.joined(it).is_some_and(|link| link.sender.sent() >= self.position)
+        };
         let gone = |it: &Outgoing| it.link.is_none() && now.saturating_sub(it.seen.0) >= keep;
         let over = self.outgoing.iter().filter(|(_, it)| level(it) || gone(it));
         let over: Vec<u64> = over.map(|(snapshot, _)| *snapshot).collect();

@@ -505,6 +505,34 @@ fn rogue(messages: Vec<Message>) {
     table.give(0, Input::Timer(Timer::Tick));
 }
 
+/// Who asks for a state waits for it, also when it has all of that by another way before the first part is
+/// read: nothing else would end its wait.
+#[test]
+fn a_state_that_was_asked_for_is_sent() {
+    let mut table = pair(config("a"), config("b"));
+    table.ends.clear();
+    for bytes in FrameWriter::new(4096).write(&Message::StateRequest { resume: None }) {
+        table.give(0, Input::Frame { link: LinkId(1), bytes });
+    }
+    for _ in 0..3 {
+        table.now += 1000;
+        table.give(0, Input::Timer(Timer::Tick));
+    }
+    let asked = |(_, output): &(usize, Output)| match output {
+        Output::ReadState { snapshot, part: 0, .. } => Some(*snapshot),
+        _ => None,
+    };
+    let snapshot = table.seen.iter().find_map(asked).expect("it is read");
+    let is_dropped = |(_, output): &(usize, Output)| matches!(output, Output::DropState { .. });
+    assert!(!table.seen.iter().any(is_dropped));
+    let bytes = Bytes::from_static(b"state");
+    let (link, part, last) = (LinkId(1), 0, true);
+    table.give(0, Input::StateChunk { link, snapshot, part, bytes, last });
+    table.now += 1000;
+    table.give(0, Input::Timer(Timer::Tick));
+    assert!(table.seen.iter().any(is_dropped));
+}
+
 fn any_origin() -> impl Strategy<Value = Origin> {
     (1u64..4, 1u32..2, 5u64..7)
         .prop_map(|(node, incarnation, nonce)| origin(node, incarnation, nonce))

@@ -207,8 +207,8 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(self.at(place).visible().and_then(|slot| self.engine.config.types.kind(slot)))
     }
 
-    /// What clients read of a row of a key: `None` if there is nothing to read. The row of a slot that has only
-    /// one has an empty subkey. A key of another type is an error. O(1).
+    /// What clients read of a row of a key: `None` if there is nothing to read. The row of a slot that has
+    /// only one has an empty subkey. A key of another type is an error. O(1).
     pub fn read(
         &mut self,
         db: u16,

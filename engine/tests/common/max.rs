@@ -1,5 +1,5 @@
-//! A type that is not of the product: a register that shows the greatest number ever put into it. It is here to
-//! show, and to test, what it takes to add one.
+//! A type that is not of the product: a register that shows the greatest number ever put into it. It is here
+//! to show, and to test, what it takes to add one.
 
 use bytes::Bytes;
 use lattis_engine::causal::Millis;

@@ -14,8 +14,11 @@ use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::space::Space;
 use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
+use crate::upgrade;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The first one says the same; its rows are in another order, which a start changes.
+const FIRST_ORDER: u8 = 1;
 
 /// Bytes of log that are applied together at a start.
 const REPLAYED_BYTES: usize = 1 << 20;
@@ -146,7 +149,8 @@ impl State {
     pub(crate) fn load<R: Read>(store: &R) -> Result<Option<State>, StoreError> {
         let Some(record) = store.get(Family::System, keys::STATE)? else { return Ok(None) };
         let decode = || {
-            let mut input = Reader::with_format(&record, FORMAT)?;
+            let mut input = Reader::new(&record);
+            input.one_of(FIRST_ORDER..=FORMAT)?;
             let position = LogPosition(input.varint()?);
             let clock = input.hlc()?;
             let digest = u128::from(input.u64()?) << 64 | u128::from(input.u64()?);
@@ -161,7 +165,7 @@ impl State {
         decode().map_err(|error| StoreError::corrupt("state record", error))
     }
 
-    fn encode(&self) -> Writer {
+    pub(crate) fn encode(&self) -> Writer {
         let mut out = Writer::with_format(FORMAT);
         out.varint(self.position.0);
         out.u64(self.clock.0);
@@ -210,6 +214,9 @@ impl<S: Store> Engine<S> {
     ) -> Result<Engine<S>, OpenError> {
         let identity = load_identity(&store)?;
         let state = State::load(&store)?;
+        if let Some(state) = &state {
+            upgrade::run(&store, state)?;
+        }
         let state = match (identity, state) {
             (Some(_), Some(state)) => state,
             (_, None) if is_blank(&store)? => State::default(),
@@ -554,7 +561,8 @@ impl<S: Store> Engine<S> {
 /// Whether a store has no data: only then may it be taken for a new one.
 fn is_blank<R: Read>(store: &R) -> Result<bool, StoreError> {
     let mut blank = true;
-    for family in [Family::Keys, Family::Data, Family::Derived] {
+    let families = Family::ALL.into_iter().filter(|it| !it.is_journal() && *it != Family::System);
+    for family in families {
         store.scan(family, &[], &[], &mut |_, _| {
             blank = false;
             std::ops::ControlFlow::Break(())

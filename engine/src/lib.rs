@@ -48,6 +48,7 @@ mod space;
 mod tick;
 pub mod transfer;
 mod txn;
+pub mod upgrade;
 mod verify;
 
 pub use engine::{

@@ -1,6 +1,7 @@
-//! Names: of rows, the unit that CRDT types resolve, and of many rows together.
+//! Names: of rows, the unit that CRDT types resolve, of many rows together, and of places among them.
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A type slot of a key: all rows of one CRDT type under it. The numbers are stored and travel; each is
 /// given once, by the record of its type ([`crate::crdt::TypeRecord`]).
@@ -69,4 +70,42 @@ pub enum Scope {
     Db(u16),
     /// Every row of a key but its binding.
     Key(u16, Bytes),
+}
+
+/// The order of names: XXH3 of their bytes, without a key, so that it is the same at every node.
+pub fn hash(name: &[u8]) -> u64 {
+    xxh3_64(name)
+}
+
+/// A place among the keys of a db, or the members or fields of a key: the beginning of the hash that they are
+/// ordered by. It needs no memory, and stays where it is whatever is added or removed. As a number it has 52
+/// bits, which clients can hold that know numbers as doubles only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(u64);
+
+impl Cursor {
+    /// Before everything.
+    pub const START: Cursor = Cursor(0);
+    const BITS: u32 = 52;
+
+    /// The place of a name. Others may have the same.
+    pub fn of(name: &[u8]) -> Cursor {
+        Cursor(hash(name) >> (u64::BITS - Cursor::BITS))
+    }
+
+    /// The place that a number stands for; one that is too large stands for the end.
+    pub fn from_number(number: u64) -> Cursor {
+        Cursor(number.min(1 << Cursor::BITS))
+    }
+
+    /// The number that stands for the place.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The first hash of the place; the last of all for the end.
+    pub(crate) fn hash(self) -> u64 {
+        let shifted = self.0.checked_mul(1 << (u64::BITS - Cursor::BITS));
+        shifted.unwrap_or(u64::MAX)
+    }
 }

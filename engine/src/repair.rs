@@ -183,6 +183,8 @@ fn read_rows<R: Read>(
     for (family, from, to) in [
         (Family::Keys, &[][..], &[][..]),
         (Family::Data, &[], &[]),
+        (Family::FirstKeys, &[], &[]),
+        (Family::FirstData, &[], &[]),
         (Family::System, &binding, &bindings),
     ] {
         let mut holes = Vec::new();
@@ -285,6 +287,9 @@ fn range(hole: &Hole) -> Finding {
 /// A stored key, for people.
 pub fn name(family: Family, key: &[u8]) -> String {
     let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    if let Some((family, key)) = keys::reordered(family, key) {
+        return name(family, &key);
+    }
     match family {
         Family::Keys => match keys::split_header(key) {
             Some((db, key)) => format!("key '{}' of db {db}", shown(key)),

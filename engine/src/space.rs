@@ -29,7 +29,7 @@ use crate::crdt::deadline::Decision;
 use crate::crdt::set::SET;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
-use crate::name::{RowKey, Scope, Slot};
+use crate::name::{Cursor, RowKey, Scope, Slot};
 use crate::row::{Origins, Row};
 use crate::store::{Family, Hole, Read as _, Run, Store, StoreError, keys};
 
@@ -304,28 +304,32 @@ impl<S: Store> Space<S> {
         Ok(self.look(spot))
     }
 
-    /// Visits the rows of a collection slot in byte order, residue included.
+    /// Visits the rows of a collection slot in the order of their places, from one on, residue included.
     pub(crate) fn visit_rows(
         &mut self,
         db: u16,
         key: &[u8],
         slot: Slot,
+        from: Cursor,
         visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let mut prefix = Vec::new();
         keys::slot_prefix(&mut prefix, db, key, slot);
+        let (start, end) = keys::range(&prefix, from);
         let Space { store, rows, origins, erased, .. } = self;
         let store = &Kept { store, erased, origins };
-        merged(store, Family::Data, rows, &prefix, &keys::prefix_end(&prefix), None, |key, row| {
-            visit(&key[prefix.len()..], row)
+        merged(store, Family::Data, rows, &start, &end, None, |key, row| {
+            visit(keys::subkey_of(key, prefix.len()), row)
         })
     }
 
-    /// Visits the elements of a set or derived key as clients see them.
+    /// Visits the elements of a set or derived key as clients see them, in the order of their places, from one
+    /// on.
     pub(crate) fn visit_elements(
         &mut self,
         db: u16,
         key: &[u8],
+        from: Cursor,
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let place = self.header(db, key)?;
@@ -335,17 +339,18 @@ impl<S: Store> Space<S> {
         }
         if header.derived.is_none() {
             let hidden = header.hidden;
-            return self.visit_rows(db, key, SET, &mut |member, row| {
+            return self.visit_rows(db, key, SET, from, &mut |member, row| {
                 if row.is_visible(hidden) { visit(member) } else { ControlFlow::Continue(()) }
             });
         }
         let mut prefix = Vec::new();
         keys::element_prefix(&mut prefix, db, key);
-        let end = keys::prefix_end(&prefix);
+        let (start, end) = keys::range(&prefix, from);
         let Space { store, derived, origins, erased, .. } = self;
         let store = &Kept { store, erased, origins };
-        merged(store, Family::Derived, derived, &prefix, &end, None, |key, weight| {
-            if *weight > 0 { visit(&key[prefix.len()..]) } else { ControlFlow::Continue(()) }
+        merged(store, Family::Derived, derived, &start, &end, None, |key, weight| match weight {
+            0 => ControlFlow::Continue(()),
+            _ => visit(keys::subkey_of(key, prefix.len())),
         })
     }
 
@@ -357,7 +362,7 @@ impl<S: Store> Space<S> {
 
     fn weight_place(&mut self, db: u16, key: &[u8], element: &[u8]) -> Outcome<Place> {
         keys::element_prefix(&mut self.scratch, db, key);
-        self.scratch.extend_from_slice(element);
+        keys::subkey(&mut self.scratch, element);
         if let Some(place) = self.derived.find(&self.scratch) {
             return Ok(place);
         }
@@ -368,26 +373,21 @@ impl<S: Store> Space<S> {
         Ok(self.derived.insert(&self.scratch, weight))
     }
 
-    /// Visits the records of a db's keys in byte order, beginning after a key; passes over what cannot be
+    /// Visits the records of a db's keys in the order of their places, from one on; passes over what cannot be
     /// read.
     pub(crate) fn visit_headers(
         &mut self,
         db: u16,
-        after: Option<&[u8]>,
+        from: Cursor,
         visit: &mut dyn FnMut(&[u8], &Header) -> ControlFlow<()>,
     ) -> Outcome<()> {
-        let mut from = Vec::new();
-        keys::header(&mut from, db, after.unwrap_or_default());
-        if after.is_some() {
-            from.push(0);
-        }
-        let to = keys::prefix_end(&db.to_be_bytes());
+        let (from, to) = keys::range(&db.to_be_bytes(), from);
         let Space { store, headers, origins, erased, .. } = self;
         let store = &Kept { store, erased, origins };
         let mut holes = Vec::new();
         let listed = Some(&mut holes);
         merged(store, Family::Keys, headers, &from, &to, listed, |key, header| {
-            visit(&key[2..], header)
+            keys::split_header(key).map_or(ControlFlow::Continue(()), |(_, key)| visit(key, header))
         })?;
         self.unread |= !holes.is_empty();
         Ok(())
@@ -438,7 +438,7 @@ impl<S: Store> Space<S> {
             header.slots.iter().map(|state| (state.slot, state.stored)).collect();
         for (slot, stored) in slots {
             let mut sampled = Sampled::new(samples);
-            self.visit_rows(db, key, slot, &mut |subkey, row| {
+            self.visit_rows(db, key, slot, Cursor::START, &mut |subkey, row| {
                 // The slot's number stands between the key and the rest.
                 sampled.add(entry_bytes(name + 1 + subkey.len(), row))
             })?;
@@ -446,7 +446,7 @@ impl<S: Store> Space<S> {
         }
         if let Some(elements) = derived {
             let mut sampled = Sampled::new(samples);
-            self.visit_elements(db, key, &mut |element| {
+            self.visit_elements(db, key, Cursor::START, &mut |element| {
                 sampled.add(entry_bytes(name + element.len(), &0u64))
             })?;
             bytes += sampled.scaled(elements);
@@ -493,7 +493,9 @@ impl<S: Store> Space<S> {
                 let store = &Kept { store, erased, origins };
                 let holes = holes.as_deref_mut();
                 merged(store, Family::Keys, headers, &from, &to, holes, |key, _| {
-                    keys.push(Bytes::copy_from_slice(&key[2..]));
+                    keys.extend(
+                        keys::split_header(key).map(|(_, key)| Bytes::copy_from_slice(key)),
+                    );
                     ControlFlow::Continue(())
                 })?;
                 keys
@@ -522,7 +524,7 @@ impl<S: Store> Space<S> {
                 let store = &Kept { store, erased, origins };
                 let holes = holes.as_deref_mut();
                 merged(store, Family::Data, rows, &prefix, &end, holes, |name, _: &Row| {
-                    let subkey = Bytes::copy_from_slice(&name[prefix.len()..]);
+                    let subkey = Bytes::copy_from_slice(keys::subkey_of(name, prefix.len()));
                     found.push(RowKey { db, key: key.clone(), slot, subkey });
                     ControlFlow::Continue(())
                 })?;
@@ -666,7 +668,7 @@ impl<S: Store> Space<S> {
     /// What the digest has of a row: 0 if there is nothing to see.
     pub(crate) fn hash(&mut self, key: &RowKey, row: &Row) -> u128 {
         let mut bytes = std::mem::take(&mut self.scratch);
-        keys::row(&mut bytes, key);
+        keys::canonical(&mut bytes, key);
         let mut out = Writer::over(bytes).sharing(Vec::new());
         let live = row.canonical(&mut out);
         let hash = if live { hash_of(out.parts()) } else { 0 };

@@ -154,6 +154,9 @@ pub(crate) fn decode(
     origins: &Origins,
 ) -> Result<Vec<(RowKey, Row)>, CodecError> {
     let damaged = CodecError::Invalid("key");
+    if let Some((family, key)) = keys::reordered(family, key) {
+        return decode(family, &key, value, origins);
+    }
     match family {
         Family::Keys => {
             let (db, name) = keys::split_header(key).ok_or(damaged)?;
@@ -167,7 +170,7 @@ pub(crate) fn decode(
             Ok(vec![(name, crate::space::parse_row(Reader::new(value), origins)?)])
         }
         _ => {
-            let (db, name) = key.get(1..).and_then(keys::split_header).ok_or(damaged)?;
+            let (db, name) = key.get(1..).and_then(keys::split_name).ok_or(damaged)?;
             let name = RowKey::single(db, Bytes::copy_from_slice(name), Slot::BINDING);
             Ok(vec![(name, crate::space::parse_row(Reader::new(value), origins)?)])
         }

@@ -13,7 +13,7 @@ use crate::crdt::set::SET;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::engine::Engine;
-use crate::name::Scope;
+use crate::name::{Cursor, Scope};
 use crate::space::Counted;
 use crate::store::{Store, StoreError};
 
@@ -37,7 +37,7 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
             digest = digest.wrapping_add(space.hash(&name, &row));
         }
         let mut keys = Vec::new();
-        space.visit_headers(db, None, &mut |key, header| {
+        space.visit_headers(db, Cursor::START, &mut |key, header| {
             keys.push((Bytes::copy_from_slice(key), header.clone()));
             ControlFlow::Continue(())
         })?;
@@ -62,7 +62,7 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
                     return Ok(Err(format!("{db} {key:?}: {:?} without a birth", state.slot)));
                 }
                 let (mut rows, mut stored) = (0, 0);
-                space.visit_rows(db, &key, state.slot, &mut |_, row| {
+                space.visit_rows(db, &key, state.slot, Cursor::START, &mut |_, row| {
                     rows += u64::from(row.is_visible(header.hidden));
                     stored += u64::from(!row.is_empty());
                     ControlFlow::Continue(())
@@ -76,7 +76,7 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
                 }
             }
             let mut elements = Elements::new();
-            space.visit_elements(db, &key, &mut |element| {
+            space.visit_elements(db, &key, Cursor::START, &mut |element| {
                 elements.insert(Bytes::copy_from_slice(element));
                 ControlFlow::Continue(())
             })?;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::{Rng, named};
 use lattis_engine::causal::{Hlc, Millis, NodeId, Origin, VersionVector};
 use lattis_engine::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry};
-use lattis_engine::name::Scope;
+use lattis_engine::name::{Cursor, Scope};
 use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, Sealed, Ttl, Txn};
 
@@ -76,7 +76,7 @@ fn look(engine: &mut Engine<MemStore>) -> Model {
     let mut tick = engine.tick(NOW);
     let mut txn = tick.txn();
     let mut keys = Vec::new();
-    txn.keys(0, None, &mut |key, _| {
+    txn.keys(0, Cursor::START, &mut |key, _| {
         keys.push(Bytes::copy_from_slice(key));
         ControlFlow::Continue(())
     })

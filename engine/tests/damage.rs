@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use lattis_engine::causal::{Millis, NodeId};
 use lattis_engine::commit::{EncodedCommit, LogEntry};
+use lattis_engine::name::Cursor;
 use lattis_engine::store::{Family, MemStore, StoreError, keys};
 use lattis_engine::{Engine, EngineConfig, Fresh, OpError, OpResult, Ttl, Txn};
 
@@ -78,6 +79,7 @@ fn members(node: &mut Node, key: &str) -> OpResult<Vec<String>> {
             ControlFlow::Continue(())
         })
     })?;
+    found.sort();
     Ok(found)
 }
 
@@ -92,7 +94,7 @@ fn count(node: &mut Node) -> u64 {
 fn listed(node: &mut Node) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     run(node, |txn| {
-        txn.keys(0, None, &mut |key, _| {
+        txn.keys(0, Cursor::START, &mut |key, _| {
             found.insert(String::from_utf8(key.to_vec()).unwrap());
             ControlFlow::Continue(())
         })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lattis_engine::causal::Millis;
 use lattis_engine::store::{RocksOptions, RocksStore, Store, StoreError};
-use lattis_engine::{EngineConfig, OpenError};
+use lattis_engine::{EngineConfig, OpenError, upgrade};
 
 use crate::behind::WriteFn;
 use crate::config::Config;
@@ -58,6 +58,12 @@ pub fn open(
         max_bytes: config.transaction_max_bytes,
         ..EngineConfig::default()
     };
+    if upgrade::is_due(&store).map_err(failed)? {
+        tracing::info!(
+            "{shown} is of a version before: its rows are put into the order of this one, which takes a while; a \
+             version before will refuse it from now on"
+        );
+    }
     let engine = Engine::open(store, settings, fresh, now).map_err(|error| match error {
         OpenError::Store(error) => failed(error),
         OpenError::Damaged(why) => {

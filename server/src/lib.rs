@@ -5,7 +5,7 @@
 //! | [`config`] | options, one record each |
 //! | [`commands`] | the command table, one file per group |
 //! | [`net`] | request scanner, reply sink, connections |
-//! | [`session`], [`watch`], [`cursors`] | what is remembered of clients |
+//! | [`session`], [`watch`] | what is remembered of clients |
 //! | [`world`], [`stats`] | what commands see of the server |
 //! | [`tick`] | the thread that owns the engine and the client sockets |
 //! | [`sync`] | `appendfsync everysec` |
@@ -21,7 +21,6 @@ pub mod behind;
 pub mod check;
 pub mod commands;
 pub mod config;
-pub mod cursors;
 pub mod data;
 pub mod glob;
 pub mod health;

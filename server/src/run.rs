@@ -13,7 +13,6 @@ use rand_core::{RngCore, SeedableRng};
 
 use crate::behind::Behind;
 use crate::config::Config;
-use crate::cursors::Cursors;
 use crate::data::{self, Engine};
 use crate::health::Health;
 use crate::logging;
@@ -62,7 +61,6 @@ pub fn run(mut config: Config) -> Result<(), String> {
         memory_startup,
         memory_peak: 0,
         facts: Facts::default(),
-        cursors: Cursors::default(),
         watch: WatchTable::default(),
         port,
         clients: Vec::new(),

@@ -24,8 +24,6 @@ pub struct Memory {
     pub clients: u64,
     /// Entries that wait for the peers' thread.
     pub outbox: u64,
-    /// Keys that SCAN's cursors stand for.
-    pub cursors: u64,
 }
 
 impl Memory {
@@ -37,13 +35,12 @@ impl Memory {
             store: engine.store().memory(),
             clients: world.clients.iter().flatten().map(|client| client.memory as u64).sum(),
             outbox: world.port.outbox_bytes() as u64,
-            cursors: world.cursors.memory() as u64,
         }
     }
 
     /// All of it; rows that are pinned are rows too.
     pub fn used(&self) -> u64 {
-        let Memory { startup, engine, store, clients, outbox, cursors } = self;
+        let Memory { startup, engine, store, clients, outbox } = self;
         startup
             + engine.rows
             + engine.lists
@@ -53,7 +50,6 @@ impl Memory {
             + store.tables
             + clients
             + outbox
-            + cursors
     }
 }
 

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use lattis_engine::causal::{Millis, Origin, VersionVector};
 
 use crate::config::Config;
-use crate::cursors::Cursors;
 use crate::health::Health;
 use crate::net::conn::Conn;
 use crate::port::Port;
@@ -30,8 +29,6 @@ pub struct World {
     pub memory_peak: u64,
     /// The engine as of the last seal.
     pub facts: Facts,
-    /// SCAN's cursors.
-    pub cursors: Cursors,
     /// WATCH.
     pub watch: WatchTable,
     /// The way to the peers' thread.

@@ -42,12 +42,14 @@ pub const DIFFERENT: &[(&str, How, &str)] = &[
     ("TTL", How::Within(1), "the two servers are asked one after the other"),
     ("PTTL", How::Within(1000), "the two servers are asked one after the other"),
     ("SCAN", How::ScannedToTheEnd, "cursors are a server's own"),
+    ("SSCAN", How::ScannedToTheEnd, "cursors are a server's own"),
+    ("HSCAN", How::ScannedToTheEnd, "cursors are a server's own"),
 ];
 
 /// What is never sent, and why.
 pub const NOT_SENT: &[(&str, &str)] = &[
-    ("SCAN within MULTI", "its cursor cannot be followed"),
-    ("SCAN from a cursor other than 0", "cursors are a server's own"),
+    ("SCAN, SSCAN, HSCAN within MULTI", "their cursors cannot be followed"),
+    ("SCAN, SSCAN, HSCAN from a cursor other than 0", "cursors are a server's own"),
     ("a time to live of less than 1,000 s but not below 1", "it could end between two replies"),
     ("two equal times to live", "GT and LT would depend on the millisecond of arrival"),
     ("HELLO", "its reply names the server; it is used to choose the protocol"),
@@ -84,6 +86,7 @@ const GRAMMAR: &[(u32, &str)] = &[
     (6, "SMEMBERS key"),
     (4, "SISMEMBER key member"),
     (4, "SCARD key"),
+    (3, "SSCAN key scan-options"),
     (3, "SINTER keys"),
     (3, "SUNION keys"),
     (3, "SDIFF keys"),
@@ -97,6 +100,7 @@ const GRAMMAR: &[(u32, &str)] = &[
     (3, "HVALS key"),
     (7, "HINCRBY key field integer"),
     (4, "HLEN key"),
+    (3, "HSCAN key scan-options"),
     (5, "MULTI"),
     (2, "EXEC"),
     (1, "DISCARD"),
@@ -193,7 +197,7 @@ impl Generator {
         });
         let mut form = form.map_or("PING", |(_, form)| *form).split(' ');
         let name = form.next().unwrap_or_default();
-        if in_multi && name == "SCAN" {
+        if in_multi && name.ends_with("SCAN") {
             return self.command(in_multi);
         }
         let mut words = vec![match self.below(10) {
@@ -203,8 +207,8 @@ impl Generator {
         for argument in form {
             self.argument(argument, &mut words);
         }
-        // SCAN's iteration is the harness's own, and a dropped word must not make a short time to live.
-        if name != "SCAN" {
+        // Iterations are the harness's own, and a dropped word must not make a short time to live.
+        if !name.ends_with("SCAN") {
             match self.below(40) {
                 0 if words.len() > 1 => {
                     let last = words.len() - 1;
@@ -381,25 +385,27 @@ fn same(words: &Words, queued: &[Words], left: &[u8], right: &[u8]) -> bool {
     }
 }
 
-/// A SCAN to its end: the first reply that is an error, or all keys, sorted, as one array.
+/// A scan to its end: the first reply that is an error, or all that was found, sorted, as one array.
 fn scan(endpoint: &mut dyn Endpoint, words: &Words) -> io::Result<Vec<u8>> {
     let mut words = words.clone();
+    let is = |name: &[u8]| words[0].eq_ignore_ascii_case(name);
+    let (at, parts_each) = (if is(b"SCAN") { 1 } else { 2 }, if is(b"HSCAN") { 2 } else { 1 });
     let mut found: Vec<Vec<u8>> = Vec::new();
     for _ in 0..10_000 {
         let reply = endpoint.ask(&words)?;
         let Some((header, parts)) = elements(&reply) else { return Ok(reply) };
         let (b"*2\r\n", [cursor, keys]) = (header, &parts[..]) else { return Ok(reply.clone()) };
         let Some((_, keys)) = elements(keys) else { return Ok(reply.clone()) };
-        found.extend(keys.iter().map(|key| key.to_vec()));
+        found.extend(keys.chunks(parts_each).map(<[&[u8]]>::concat));
         let cursor = parse(cursor)?.and_then(|(value, _)| value.bytes().map(<[u8]>::to_vec));
-        words[1] = cursor.unwrap_or_default();
-        if words[1] == b"0" {
+        words[at] = cursor.unwrap_or_default();
+        if words[at] == b"0" {
             found.sort();
             found.dedup(); // an element may be returned more than once
             return Ok([format!("*{}\r\n", found.len()).into_bytes(), found.concat()].concat());
         }
     }
-    Err(io::Error::other("SCAN does not end"))
+    Err(io::Error::other("a scan does not end"))
 }
 
 /// One command of a run, with what the first server answered.

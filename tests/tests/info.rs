@@ -286,7 +286,6 @@ fn memory_is_told_by_its_parts() {
         "lattis_mem_blocks",
         "lattis_mem_tables",
         "lattis_mem_outbox",
-        "lattis_mem_cursors",
     ];
     let sum: i64 = parts.iter().map(|name| number(&fields, name)).sum();
     assert_eq!(sum, number(&fields, "used_memory"));

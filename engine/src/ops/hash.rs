@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::string::added;
 use crate::crdt::hash::HASH;
+use crate::name::Cursor;
 use crate::row::Shown;
 use crate::store::{Store, Visit};
 use crate::txn::{OpError, OpResult, Txn};
@@ -45,11 +46,22 @@ impl<S: Store> Txn<'_, S> {
         Ok(self.at(place).rows(HASH))
     }
 
-    /// Visits the fields of a hash with their values, in byte order.
+    /// Visits the fields of a hash with their values, in the order of their places.
     pub fn hash_fields(&mut self, db: u16, key: &[u8], visit: &mut Visit<'_>) -> OpResult<()> {
+        self.hash_fields_from(db, key, Cursor::START, visit)
+    }
+
+    /// The same from one place on.
+    pub fn hash_fields_from(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        from: Cursor,
+        visit: &mut Visit<'_>,
+    ) -> OpResult<()> {
         let Some(place) = self.open_as(db, key, HASH)? else { return Ok(()) };
         let hidden = self.at(place).hidden;
-        self.visit_rows(db, key, HASH, &mut |field, row| match row.shown(hidden) {
+        self.visit_rows(db, key, HASH, from, &mut |field, row| match row.shown(hidden) {
             Some(shown) => visit(field, &shown.text()),
             None => ControlFlow::Continue(()),
         })

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::crdt::set::SET;
-use crate::name::RowKey;
+use crate::name::{Cursor, RowKey};
 use crate::store::Store;
 use crate::txn::{OpResult, Txn};
 
@@ -41,15 +41,26 @@ impl<S: Store> Txn<'_, S> {
         Ok(header.derived.unwrap_or_else(|| header.rows(SET)))
     }
 
-    /// Visits the members of a set or derived key in byte order.
+    /// Visits the members of a set or derived key in the order of their places.
     pub fn set_members(
         &mut self,
         db: u16,
         key: &[u8],
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> OpResult<()> {
+        self.set_members_from(db, key, Cursor::START, visit)
+    }
+
+    /// The same from one place on.
+    pub fn set_members_from(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        from: Cursor,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> OpResult<()> {
         match self.open_as(db, key, SET)? {
-            Some(_) => self.visit_elements(db, key, visit),
+            Some(_) => self.visit_elements(db, key, from, visit),
             None => Ok(()),
         }
     }

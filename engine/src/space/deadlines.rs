@@ -11,7 +11,7 @@ use super::follow::{Flip, KeyChange};
 use super::{Counted, Outcome, Space};
 use crate::cache::Place;
 use crate::causal::Millis;
-use crate::name::{RowKey, Slot};
+use crate::name::{Cursor, RowKey, Slot};
 use crate::row::Row;
 use crate::store::Store;
 
@@ -94,7 +94,7 @@ impl<S: Store> Space<S> {
         let mut hiding = Hiding { until: is, rows: Vec::with_capacity(slots.len()) };
         for slot in slots {
             let mut rows = 0;
-            self.visit_rows(db, key, slot, &mut |member, row| {
+            self.visit_rows(db, key, slot, Cursor::START, &mut |member, row| {
                 let (before, after) = (row.is_visible(was), row.is_visible(is));
                 rows += u64::from(after);
                 if before != after && self.types.has_elements(slot) {

@@ -183,7 +183,7 @@ impl<S: Store> Space<S> {
                 let from = db.to_be_bytes();
                 let holes = Some(&mut Vec::new());
                 merged(store, Family::Keys, headers, &from, &to, holes, |key, _| {
-                    shown.push(key[2..].to_vec());
+                    shown.extend(keys::split_header(key).map(|(_, key)| key.to_vec()));
                     ControlFlow::Continue(())
                 })?;
                 shown.iter().try_for_each(|key| self.recount_key(*db, key))?;

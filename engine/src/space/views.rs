@@ -16,7 +16,7 @@ use crate::codec::{Reader, Writer};
 use crate::crdt::set::SET;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
-use crate::name::{RowKey, Slot};
+use crate::name::{Cursor, RowKey, Slot};
 use crate::row::Row;
 use crate::store::{Family, Store, StoreError, keys};
 
@@ -58,7 +58,7 @@ impl<S: Store> Space<S> {
                 // The slot as a whole came into sight or went out of it: all of its members with it.
                 let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
                 let hidden = self.headers[record].hidden;
-                self.visit_rows(source.0, &source.1, SET, &mut |member, row| {
+                self.visit_rows(source.0, &source.1, SET, Cursor::START, &mut |member, row| {
                     if row.is_visible(hidden) {
                         weights.insert(Bytes::copy_from_slice(member), 1);
                     }
@@ -212,7 +212,7 @@ impl<S: Store> Space<S> {
                 let Space { store, derived, origins, erased, .. } = self;
                 let (store, listed) = (&Kept { store, erased, origins }, Some(&mut holes));
                 merged(store, Family::Derived, derived, &prefix, &end, listed, |it, _| {
-                    elements.push(Bytes::copy_from_slice(&it[prefix.len()..]));
+                    elements.push(Bytes::copy_from_slice(keys::subkey_of(it, prefix.len())));
                     ControlFlow::Continue(())
                 })?;
                 self.erase(holes);
@@ -233,7 +233,7 @@ impl<S: Store> Space<S> {
             self.set_derived(target, Some(0))?;
             for (input, source) in sources.iter().enumerate() {
                 let mut elements = Vec::new();
-                self.visit_elements(target.0, source, &mut |element| {
+                self.visit_elements(target.0, source, Cursor::START, &mut |element| {
                     elements.push(Bytes::copy_from_slice(element));
                     ControlFlow::Continue(())
                 })?;
@@ -255,7 +255,7 @@ impl<S: Store> Space<S> {
         let from = [keys::BINDING];
         self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
             let row = Row::load(Reader::new(value), &self.origins);
-            match (keys::split_header(&key[1..]), row) {
+            match (keys::split_name(&key[1..]), row) {
                 (Some((db, key)), Ok(row)) => {
                     bindings.insert((db, Bytes::copy_from_slice(key)), row);
                     ControlFlow::Continue(())

@@ -1,29 +1,53 @@
 //! Where things lie: the one place that makes and takes apart stored keys.
 //!
-//! Numbers are big-endian, so that byte order is number order. A client's key is preceded by its length
-//! in `data` and `derived`, so that the rows of one key are a contiguous range; in `keys` it is bare, so
-//! that iteration is in the order of the bytes. docs/storage.md shows every layout.
+//! Numbers are big-endian, so that byte order is number order. Keys of clients, and the rows of one key, are
+//! in the order of a *hash* of their name that is the same at every node and in every version: so a place
+//! among them is a number, which stays where it is whatever comes and goes, and which two nodes can compare.
+//! A client's key is preceded by its length in `data` and `derived`, so that the rows of one key are a
+//! contiguous range. docs/storage.md shows every layout.
 
 use bytes::Bytes;
 
 use crate::causal::{LogPosition, Millis};
-use crate::name::{RowKey, Slot};
+use crate::name::{Cursor, RowKey, Slot, hash};
 
-/// `keys`: (db, key).
+use super::Family;
+
+/// Bytes that a hash takes.
+const HASH: usize = 8;
+
+/// `keys`: (db, hash, key).
 pub fn header(out: &mut Vec<u8>, db: u16, key: &[u8]) {
     out.clear();
     out.extend_from_slice(&db.to_be_bytes());
-    out.extend_from_slice(key);
+    subkey(out, key);
 }
 
-/// Takes a key of `keys` or of the bindings apart.
+/// Of what begins with a prefix and goes on with a hash: from a place on, to the end.
+pub fn range(prefix: &[u8], from: Cursor) -> (Vec<u8>, Vec<u8>) {
+    ([prefix, &from.hash().to_be_bytes()].concat(), prefix_end(prefix))
+}
+
+/// Takes a key of `keys` apart: db, key.
 pub fn split_header(stored: &[u8]) -> Option<(u16, &[u8])> {
+    let (db, rest) = split_name(stored)?;
+    Some((db, rest.get(HASH..)?))
+}
+
+/// Takes the name of a client's key apart: db, key.
+pub fn split_name(stored: &[u8]) -> Option<(u16, &[u8])> {
     let (db, key) = stored.split_first_chunk::<2>()?;
     Some((u16::from_be_bytes(*db), key))
 }
 
-/// `data`: (db, key length, key, slot, subkey).
+/// `data`: (db, key length, key, slot, hash, subkey).
 pub fn row(out: &mut Vec<u8>, row: &RowKey) {
+    slot_prefix(out, row.db, &row.key, row.slot);
+    subkey(out, &row.subkey);
+}
+
+/// What the digest has of a row's name: (db, key length, key, slot, subkey), whatever the order on disk.
+pub fn canonical(out: &mut Vec<u8>, row: &RowKey) {
     slot_prefix(out, row.db, &row.key, row.slot);
     out.extend_from_slice(&row.subkey);
 }
@@ -34,11 +58,22 @@ pub fn slot_prefix(out: &mut Vec<u8>, db: u16, key: &[u8], slot: Slot) {
     out.push(slot.0);
 }
 
+/// Completes the common start of rows or elements: one of them.
+pub fn subkey(out: &mut Vec<u8>, subkey: &[u8]) {
+    out.extend_from_slice(&hash(subkey).to_be_bytes());
+    out.extend_from_slice(subkey);
+}
+
+/// What follows the common start of rows or elements, which is so long: the subkey. Empty if there is none.
+pub fn subkey_of(stored: &[u8], prefix: usize) -> &[u8] {
+    stored.get(prefix + HASH..).unwrap_or_default()
+}
+
 /// Takes a key of `data` apart: db, key, slot, subkey.
 pub fn split_slot(stored: &[u8]) -> Option<(u16, &[u8], Slot, &[u8])> {
     let (db, key, rest) = split_element(stored)?;
-    let (slot, subkey) = rest.split_first()?;
-    Some((db, key, Slot(*slot), subkey))
+    let (slot, rest) = rest.split_first()?;
+    Some((db, key, Slot(*slot), rest.get(HASH..)?))
 }
 
 /// Takes a key of `data` apart, as the name of its row.
@@ -48,7 +83,7 @@ pub fn split_row(stored: &[u8]) -> Option<RowKey> {
     Some(RowKey { db, key, slot, subkey })
 }
 
-/// `derived`: (db, key length, key), to be followed by the element.
+/// `derived`: (db, key length, key), to be followed by the hash and the element.
 pub fn element_prefix(out: &mut Vec<u8>, db: u16, key: &[u8]) {
     out.clear();
     out.extend_from_slice(&db.to_be_bytes());
@@ -56,8 +91,8 @@ pub fn element_prefix(out: &mut Vec<u8>, db: u16, key: &[u8]) {
     out.extend_from_slice(key);
 }
 
-/// Takes a key of `derived` apart: db, key, element.
-pub fn split_element(stored: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+/// Takes a key of `data` or `derived` apart behind its client's key.
+fn split_element(stored: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (db, rest) = stored.split_first_chunk::<2>()?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (key, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
@@ -118,7 +153,7 @@ pub fn deadline(time: Millis, db: u16, key: &[u8]) -> Vec<u8> {
 /// Takes a deadline apart: time, db, key.
 pub fn split_deadline(stored: &[u8]) -> Option<(Millis, u16, &[u8])> {
     let (time, rest) = stored.get(1..)?.split_first_chunk::<8>()?;
-    let (db, key) = split_header(rest)?;
+    let (db, key) = split_name(rest)?;
     Some((Millis(u64::from_be_bytes(*time)), db, key))
 }
 
@@ -132,4 +167,30 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
         }
     }
     end
+}
+
+/// Where a row of the first order lies in this one: that was the order of the names' bytes.
+pub fn reordered(family: Family, stored: &[u8]) -> Option<(Family, Vec<u8>)> {
+    let mut out = Vec::with_capacity(stored.len() + HASH);
+    Some(match family {
+        Family::FirstKeys => {
+            let (db, key) = split_name(stored)?;
+            header(&mut out, db, key);
+            (Family::Keys, out)
+        }
+        Family::FirstData => {
+            let (_, _, rest) = split_element(stored)?;
+            let (_, member) = rest.split_first()?;
+            out.extend_from_slice(&stored[..stored.len() - member.len()]);
+            subkey(&mut out, member);
+            (Family::Data, out)
+        }
+        Family::FirstDerived => {
+            let (_, _, element) = split_element(stored)?;
+            out.extend_from_slice(&stored[..stored.len() - element.len()]);
+            subkey(&mut out, element);
+            (Family::Derived, out)
+        }
+        _ => return None,
+    })
 }

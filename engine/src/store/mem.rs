@@ -29,6 +29,8 @@ struct Shared {
     /// Both together.
     current: Rows,
     failure: Option<StoreError>,
+    /// How many runs are still written, and how the next one fails.
+    runs_left: Option<(usize, StoreError)>,
     /// Rows that scans have visited.
     scanned: u64,
     /// Rows that cannot be read.
@@ -85,6 +87,11 @@ impl MemStore {
     /// batch all the same.
     pub fn fail_writes(&self, failure: Option<StoreError>) {
         self.lock().failure = failure;
+    }
+
+    /// So many runs are written from now on, and those after them fail.
+    pub fn fail_runs_after(&self, runs: usize, failure: StoreError) {
+        self.lock().runs_left = Some((runs, failure));
     }
 
     /// Makes a row unreadable, until it is written anew: a damaged block.
@@ -205,7 +212,14 @@ impl Store for MemStore {
     fn write_run(&self, run: &mut Run) -> Result<(), StoreError> {
         run.sort();
         let mut shared = self.lock();
-        let failure = shared.failure.clone();
+        let failure = match &mut shared.runs_left {
+            Some((0, failure)) => Some(failure.clone()),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => shared.failure.clone(),
+        };
         if let Some(failure @ (StoreError::Full(_) | StoreError::Corrupt(_))) = failure {
             return Err(failure);
         }
@@ -221,7 +235,8 @@ impl Store for MemStore {
         }
         for (stored, value) in run.changes() {
             let Some((number, key)) = stored.split_first() else { continue };
-            let Some(family) = Family::ALL.get(usize::from(*number)) else { continue };
+            let family = Family::ALL.iter().find(|family| **family as u8 == *number);
+            let Some(family) = family else { continue };
             match value {
                 Some(value) => rows.put_parts(*family, key, value),
                 None => rows.delete(*family, key),

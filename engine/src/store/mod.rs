@@ -30,33 +30,40 @@ pub use run::Run;
 
 /// A family of rows with its own order and its own tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum Family {
-    /// Rows of collections: (db, key, slot, subkey) -> dotted row.
-    Data,
-    /// One record per key: its single rows, births, deadline and counts.
-    Keys,
-    /// Elements of derived keys: (db, key, element) -> weight.
-    Derived,
-    /// Dots whose log entry was trimmed; for difference-sized repair, which comes later.
-    Dots,
+    /// Rows of collections: (db, key, slot, hash, subkey) -> dotted row.
+    Data = 16,
+    /// One record per key, by (db, hash, key): its single rows, births, deadline and counts.
+    Keys = 17,
+    /// Elements of derived keys: (db, key, hash, element) -> weight.
+    Derived = 18,
     /// Vector, digest and counts; origins, bindings, deadlines due.
-    System,
+    System = 4,
     /// Journal. Delivery log: last position of a tick -> its entries.
-    Log,
+    Log = 5,
     /// Journal. Who this node is, and where the log begins.
-    Node,
+    Node = 6,
+    /// What was [`Data`](Family::Data) before rows were in the order of a hash; emptied by a start.
+    FirstData = 0,
+    /// What was [`Keys`](Family::Keys).
+    FirstKeys = 1,
+    /// What was [`Derived`](Family::Derived).
+    FirstDerived = 2,
 }
 
 impl Family {
-    /// All families, in the order of their numbers.
-    pub const ALL: [Family; 7] = [
-        Family::Data,
-        Family::Keys,
-        Family::Derived,
-        Family::Dots,
+    /// All families, in the order of their numbers, which are stored.
+    pub const ALL: [Family; 9] = [
+        Family::FirstData,
+        Family::FirstKeys,
+        Family::FirstDerived,
         Family::System,
         Family::Log,
         Family::Node,
+        Family::Data,
+        Family::Keys,
+        Family::Derived,
     ];
 
     /// Whether the family is written in batches, and not in runs.

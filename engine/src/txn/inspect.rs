@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{OpResult, Txn};
 use crate::causal::{Dot, Hlc, Millis, Origin};
+use crate::name::Cursor;
 use crate::row::Row;
 use crate::store::Store;
 
@@ -73,10 +74,11 @@ impl<S: Store> Txn<'_, S> {
             if self.engine.config.types.is_single(slot) {
                 slot_info.add(header.single(slot), header.hidden);
             } else {
-                let visited = self.engine.space.visit_rows(db, key, slot, &mut |_, row| {
-                    slot_info.add(row, header.hidden);
-                    ControlFlow::Continue(())
-                });
+                let visited =
+                    self.engine.space.visit_rows(db, key, slot, Cursor::START, &mut |_, row| {
+                        slot_info.add(row, header.hidden);
+                        ControlFlow::Continue(())
+                    });
                 self.guard(visited)?;
             }
             info.slots.push(slot_info);

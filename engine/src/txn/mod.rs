@@ -23,7 +23,7 @@ use crate::causal::{Dot, Millis, Stamp};
 use crate::draft::Point;
 use crate::engine::Engine;
 use crate::header::Header;
-use crate::name::{RowKey, Slot};
+use crate::name::{Cursor, RowKey, Slot};
 use crate::row::{Row, Shown};
 use crate::space::Spot;
 use crate::store::{Store, StoreError};
@@ -237,15 +237,16 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(self.engine.space.count(db))
     }
 
-    /// Visits the visible keys of a db in byte order, beginning after a key, with the names of their types.
+    /// Visits the visible keys of a db in the order of their places, from one on, with the names of their
+    /// types.
     pub fn keys(
         &mut self,
         db: u16,
-        after: Option<&[u8]>,
+        from: Cursor,
         visit: &mut dyn FnMut(&[u8], &'static str) -> ControlFlow<()>,
     ) -> OpResult<()> {
         let types = self.engine.config.types;
-        let visited = self.engine.space.visit_headers(db, after, &mut |key, header| match header
+        let visited = self.engine.space.visit_headers(db, from, &mut |key, header| match header
             .visible()
             .and_then(|slot| types.kind(slot))
         {
@@ -262,9 +263,10 @@ impl<'t, S: Store> Txn<'t, S> {
         db: u16,
         key: &[u8],
         slot: Slot,
+        from: Cursor,
         visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
     ) -> OpResult<()> {
-        let visited = self.engine.space.visit_rows(db, key, slot, visit);
+        let visited = self.engine.space.visit_rows(db, key, slot, from, visit);
         self.guard(visited)
     }
 
@@ -272,9 +274,10 @@ impl<'t, S: Store> Txn<'t, S> {
         &mut self,
         db: u16,
         key: &[u8],
+        from: Cursor,
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> OpResult<()> {
-        let visited = self.engine.space.visit_elements(db, key, visit);
+        let visited = self.engine.space.visit_elements(db, key, from, visit);
         self.guard(visited)
     }
 

@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use lattis_engine::causal::{Millis, NodeId, VersionVector};
 use lattis_engine::commit::{Commit, EncodedCommit, LogEntry};
+use lattis_engine::name::Cursor;
 use lattis_engine::store::MemStore;
 use lattis_engine::{Engine, EngineConfig, Fresh, OpResult, Staged, StateReader, Ttl, Txn};
 
@@ -347,12 +348,13 @@ fn command(txn: &mut Txn<'_, MemStore>, rng: &mut Rng, now: u64) -> OpResult<()>
 
 pub fn dump(txn: &mut Txn<'_, MemStore>) -> Vec<String> {
     let mut keys = Vec::new();
-    txn.keys(0, None, &mut |key, kind| {
+    txn.keys(0, Cursor::START, &mut |key, kind| {
         keys.push((Bytes::copy_from_slice(key), kind));
         ControlFlow::Continue(())
     })
     .unwrap();
     assert_eq!(keys.len() as u64, txn.db_size(0).unwrap());
+    keys.sort();
     let mut lines = Vec::new();
     for (key, kind) in keys {
         let mut line = format!("{kind} {}", String::from_utf8_lossy(&key));

@@ -1,6 +1,7 @@
 //! The types in tests, one record each: what to do with a key, and what is to be seen of it. Histories, the
 //! simulator and the laws go over this table, so that a type that is added here is tested by all of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ pub struct TypeTest {
     pub kind: &'static str,
     /// Changes a key in a way that a number decides.
     pub change: fn(txn: &mut Txn<'_, MemStore>, db: u16, key: &[u8], seed: u64) -> OpResult<()>,
-    /// Shows all that clients see of a key.
+    /// Shows all that clients see of a key, in the order of the bytes.
     pub show:
         fn(txn: &mut Txn<'_, MemStore>, db: u16, key: &[u8], out: &mut Show<'_>) -> OpResult<()>,
 }
@@ -80,10 +81,13 @@ const SET: TypeTest = TypeTest {
         }
     },
     show: |txn, db, key, out| {
+        let mut members = BTreeSet::new();
         txn.set_members(db, key, &mut |member| {
-            out(member);
+            members.insert(member.to_vec());
             ControlFlow::Continue(())
-        })
+        })?;
+        members.iter().for_each(|member| out(member));
+        Ok(())
     },
 };
 
@@ -98,10 +102,12 @@ const HASH: TypeTest = TypeTest {
         }
     },
     show: |txn, db, key, out| {
+        let mut fields = BTreeMap::new();
         txn.hash_fields(db, key, &mut |field, value| {
-            out(field);
-            out(value);
+            fields.insert(field.to_vec(), value.to_vec());
             ControlFlow::Continue(())
-        })
+        })?;
+        fields.iter().flat_map(|(field, value)| [field, value]).for_each(|part| out(part));
+        Ok(())
     },
 };

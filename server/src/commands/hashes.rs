@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
+use super::{
+    Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag, scan,
+};
 use crate::net::reply::Shape;
 
 /// Sets the fields of a request; how many were new.
@@ -194,6 +196,21 @@ pub(super) const COMMANDS: &[Command] = &[
         complexity: "O(N) where N is the size of the hash",
         example: "HGETALL user:1",
         run: hgetall,
+        ..Command::BASE
+    },
+    Command {
+        name: "hscan",
+        arity: -3,
+        syntax: "key cursor [MATCH pattern] [COUNT count]",
+        flags: flag::READONLY,
+        keys: &[KeySpec::ONE.with(access::READ)],
+        group: Group::Hash,
+        acl: acl::READ | acl::HASH | acl::SLOW,
+        summary: "Iterate the fields and values of a hash",
+        since: "2.8.0",
+        complexity: "O(1) for each field that is looked at",
+        example: "HSCAN user:1 0",
+        run: scan::hscan,
         ..Command::BASE
     },
     Command {

@@ -136,7 +136,6 @@ const SECTIONS: &[(&str, &[Show])] = &[
             Field("lattis_mem_memtables", |it| shown(it.memory.store.memtables)),
             Field("lattis_mem_blocks", |it| shown(it.memory.store.blocks)),
             Field("lattis_mem_tables", |it| shown(it.memory.store.tables)),
-            Field("lattis_mem_cursors", |it| shown(it.memory.cursors)),
             Field("lattis_mem_outbox", |it| shown(it.memory.outbox)),
             Field("lattis_rss_peak", |_| shown(usage::resident_peak()?)),
         ],

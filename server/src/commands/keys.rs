@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 
 use lattis_engine::causal::Millis;
+use lattis_engine::name::Cursor;
 
-use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
+use super::{
+    Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag, scan,
+};
 use crate::glob;
-use crate::net::output::Output;
 use crate::net::reply::Shape;
 
 fn del(call: &mut Call<'_, '_>) -> CommandResult {
@@ -191,63 +193,8 @@ fn keys(call: &mut Call<'_, '_>) -> CommandResult {
         }
         ControlFlow::Continue(())
     };
-    call.txn.keys(call.session.db, None, visit).on(b"")?;
+    call.txn.keys(call.session.db, Cursor::START, visit).on(b"")?;
     call.reply.finish(opened, len);
-    Ok(())
-}
-
-fn scan(call: &mut Call<'_, '_>) -> CommandResult {
-    let cursor: u64 = std::str::from_utf8(call.args.at(1))
-        .ok()
-        .and_then(|text| if text.is_empty() { Some(0) } else { text.parse().ok() })
-        .ok_or(CommandError::Fixed("ERR invalid cursor"))?;
-    let (mut pattern, mut count, mut kind): (Option<&[u8]>, i64, Option<&[u8]>) = (None, 10, None);
-    for at in (2..call.args.len()).step_by(2) {
-        let word = call.args.at(at);
-        let value = call.args.get(at + 1).ok_or(CommandError::SYNTAX)?;
-        if word.eq_ignore_ascii_case(b"COUNT") {
-            count = call.integer(at + 1)?;
-            if count < 1 {
-                return Err(CommandError::SYNTAX);
-            }
-        } else if word.eq_ignore_ascii_case(b"MATCH") {
-            pattern = Some(value);
-        } else if word.eq_ignore_ascii_case(b"TYPE") {
-            kind = Some(value);
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    let db = call.session.db;
-    let mut last: Vec<u8> = Vec::new();
-    let (mut seen, mut more) = (0, false);
-    let mut found = Output::default();
-    let mut len = 0;
-    {
-        let mut items = crate::net::reply::Reply::new(&mut found, false);
-        let visit = &mut |key: &[u8], key_kind: &str| {
-            if seen == count {
-                more = true;
-                return ControlFlow::Break(());
-            }
-            seen += 1;
-            last.clear();
-            last.extend_from_slice(key);
-            let wanted = kind.is_none_or(|k| k.eq_ignore_ascii_case(key_kind.as_bytes()));
-            if wanted && pattern.is_none_or(|pattern| glob::matches(pattern, key)) {
-                items.bulk(key);
-                len += 1;
-            }
-            ControlFlow::Continue(())
-        };
-        let after = call.world.cursors.recall(cursor, db);
-        call.txn.keys(db, after, visit).on(b"")?;
-    }
-    let next = if more { call.world.cursors.remember(db, &last) } else { 0 };
-    call.reply.array(2);
-    call.reply.display(&next);
-    call.reply.array(len);
-    call.reply.raw(&found, 0..found.len());
     Ok(())
 }
 
@@ -509,7 +456,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "2.8.0",
         complexity: "O(1) for each key that is looked at",
         example: "SCAN 0",
-        run: scan,
+        run: scan::scan,
         ..Command::BASE
     },
     Command {

@@ -12,6 +12,7 @@ mod hashes;
 mod info;
 mod keys;
 mod peers;
+mod scan;
 mod server;
 mod sets;
 mod strings;

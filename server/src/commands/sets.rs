@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
+use super::{
+    Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag, scan,
+};
 use crate::net::reply::Shape;
 
 /// Copies of the arguments from `first` on: what the engine is to keep.
@@ -192,6 +194,21 @@ pub(super) const COMMANDS: &[Command] = &[
         complexity: "O(N) where N is the set cardinality",
         example: "SMEMBERS fruits",
         run: smembers,
+        ..Command::BASE
+    },
+    Command {
+        name: "sscan",
+        arity: -3,
+        syntax: "key cursor [MATCH pattern] [COUNT count]",
+        flags: flag::READONLY,
+        keys: &[KeySpec::ONE.with(access::READ)],
+        group: Group::Set,
+        acl: acl::READ | acl::SET | acl::SLOW,
+        summary: "Iterate the members of a set",
+        since: "2.8.0",
+        complexity: "O(1) for each member that is looked at",
+        example: "SSCAN fruits 0",
+        run: scan::sscan,
         ..Command::BASE
     },
     Command {

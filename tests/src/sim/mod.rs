@@ -19,3 +19,4 @@ mod workload;
 
 pub use cluster::{Coverage, Outcome, run};
 pub use fault::Fault;
+pub use rng::Rng;

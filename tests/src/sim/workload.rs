@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lattis_engine::causal::{Dot, Millis};
+use lattis_engine::name::Cursor;
 use lattis_engine::store::MemStore;
 use lattis_engine::{OpResult, Tick, Ttl, Txn};
 
@@ -299,7 +300,7 @@ impl Op {
 /// The visible keys of a db and their types.
 pub fn keys(txn: &mut Txn<'_, MemStore>, db: u16) -> OpResult<Vec<(Bytes, &'static str)>> {
     let mut keys = Vec::new();
-    txn.keys(db, None, &mut |key, kind| {
+    txn.keys(db, Cursor::START, &mut |key, kind| {
         keys.push((Bytes::copy_from_slice(key), kind));
         ControlFlow::Continue(())
     })?;

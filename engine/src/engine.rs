@@ -9,7 +9,6 @@ use crate::causal::{Hlc, HlcClock, LogPosition, Millis, NodeId, Origin, VersionV
 use crate::codec::{Reader, Writer};
 use crate::commit::{LogEntry, MAX_EFFECTS};
 use crate::crdt::{TYPES, Types};
-use crate::dataflow::graph::Node;
 use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::space::Space;
@@ -407,7 +406,7 @@ impl<S: Store> Engine<S> {
 
     /// Elements that active bindings could not evaluate and have left out since the start.
     pub fn failed_evaluations(&self) -> u64 {
-        self.space.graph().nodes().map(Node::errors).sum()
+        self.space.graph().nodes().map(|(_, node)| node.errors()).sum()
     }
 
     /// The largest stamp made or seen.

@@ -104,8 +104,6 @@ pub(crate) enum Step {
     Weight(Place, u64),
     /// How many elements a key of a db shows, by its record.
     Elements(u16, Place, Option<u64>),
-    /// Which bindings are in force.
-    Graph(Graph),
 }
 
 /// Where a row lies in memory. Valid until the tick ends, and different for different rows.
@@ -323,8 +321,8 @@ impl<S: Store> Space<S> {
         })
     }
 
-    /// Visits the elements of a set or derived key as clients see them, in the order of their places, from one
-    /// on.
+    /// Visits the elements of a set or derived key as clients see them, in the order of their places, from
+    /// one on.
     pub(crate) fn visit_elements(
         &mut self,
         db: u16,
@@ -373,8 +371,8 @@ impl<S: Store> Space<S> {
         Ok(self.derived.insert(&self.scratch, weight))
     }
 
-    /// Visits the records of a db's keys in the order of their places, from one on; passes over what cannot be
-    /// read.
+    /// Visits the records of a db's keys in the order of their places, from one on; passes over what cannot
+    /// be read.
     pub(crate) fn visit_headers(
         &mut self,
         db: u16,

@@ -10,10 +10,12 @@ use bytes::Bytes;
 
 use crate::causal::Millis;
 use crate::crdt::set::SET;
-use crate::dataflow::Change;
-use crate::dataflow::graph::{Graph, Target};
+use crate::dataflow::graph::Target;
+use crate::dataflow::ops::{self, Operator};
+use crate::dataflow::{Change, Definition};
 use crate::engine::Engine;
 use crate::name::{Cursor, Scope};
+use crate::row::Row;
 use crate::space::Counted;
 use crate::store::{Store, StoreError};
 
@@ -92,15 +94,17 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
     if digest != space.digest() {
         return Ok(Err("the digest is not the sum over the rows".into()));
     }
-    let graph = Graph::build(space.bindings());
-    let targets: Vec<Target> = space.bindings().keys().cloned().collect();
-    for target in targets {
-        let Some(node) = graph.node(&target) else { continue };
+    let in_force = in_force(space.bindings());
+    let kept = space.graph().nodes().map(|(target, node)| (target, &node.definition));
+    if !kept.eq(in_force.iter().map(|(target, (definition, _))| (target, definition))) {
+        return Ok(Err("the bindings in force are not those of the rows".into()));
+    }
+    for (target, (definition, operator)) in in_force {
         let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
-        for (input, source) in node.definition.sources.iter().enumerate() {
+        for (input, source) in definition.sources.iter().enumerate() {
             for element in views.get(&(target.0, source.clone())).into_iter().flatten() {
                 let mut out = Vec::new();
-                node.step(input, &Change { element: element.clone(), weight: 1 }, &mut out);
+                operator.step(input, &Change { element: element.clone(), weight: 1 }, &mut out);
                 for change in out {
                     *weights.entry(change.element).or_insert(0) += change.weight;
                 }
@@ -119,4 +123,38 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
         }
     }
     Ok(Ok(()))
+}
+
+pub(crate) type InForce = BTreeMap<Target, (Definition, Box<dyn Operator>)>;
+
+/// The bindings in force: winners in the order of their stamps, but for those that would close a cycle with
+/// those before, and those that cannot be built.
+pub(crate) fn in_force(bindings: &BTreeMap<Target, Row>) -> InForce {
+    let winner = |(target, row): (&Target, &Row)| {
+        let winner = row.winner(Millis(0))?;
+        let definition = Definition::decode(&winner.payload).ok()?;
+        Some((winner.stamp.hlc, winner.dot.origin, target.clone(), definition))
+    };
+    let mut winners: Vec<_> = bindings.iter().filter_map(winner).collect();
+    winners.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+    let mut admitted = InForce::new();
+    for (_, _, target, definition) in winners {
+        let operator =
+            ops::operator(&definition.operator).map(|record| (record.build)(&definition));
+        let Some(Ok(operator)) = operator else { continue };
+        let mut above: Elements = definition.sources.iter().cloned().collect();
+        loop {
+            let of = |key: &Bytes| admitted.get(&(target.0, key.clone()));
+            let sources = above.iter().filter_map(of).flat_map(|(it, _)| it.sources.clone());
+            let more: Elements = sources.chain(above.iter().cloned()).collect();
+            if more.len() == above.len() {
+                break;
+            }
+            above = more;
+        }
+        if !above.contains(&target.1) {
+            admitted.insert(target, (definition, operator));
+        }
+    }
+    admitted
 }

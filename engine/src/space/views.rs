@@ -1,9 +1,9 @@
 //! The views: what follows a change of a key that others derive from.
 //!
 //! A change of visible members flows through the graph once, sources first, as weighted changes (Budiu et
-//! al., "DBSP", 2023). What a binding row changes in the graph is computed anew.
+//! al., "DBSP", 2023). What a binding row changes in the graph is computed anew, and nothing else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         let source = (db, Bytes::copy_from_slice(key));
-        if self.graph.feeds(&source).is_empty() {
+        if !self.graph.is_source(&source) {
             return Ok(());
         }
         let flown = self.flow_from(&source, change, after);
@@ -39,7 +39,7 @@ impl<S: Store> Space<S> {
         // What cannot be read may be of a view, which needs it no more than anybody else does.
         self.step_back();
         let affected = self.graph.fed_by(&source);
-        self.compute_anew(&affected, Graph::build(&self.bindings))
+        self.compute_anew(&affected)
     }
 
     fn flow_from(
@@ -78,22 +78,30 @@ impl<S: Store> Space<S> {
         self.flow(source.clone(), changes)
     }
 
-    /// Sends changes of a source through the graph, sources first, until nothing more changes.
+    /// Sends changes of a source through the graph by rank: what reaches a target by several ways reaches it
+    /// together, and once. Cost: the changes that each target sees.
     fn flow(&mut self, source: Target, changes: Vec<Change>) -> Outcome<()> {
-        let mut open: VecDeque<(Target, Vec<Change>)> = VecDeque::from([(source, changes)]);
-        while let Some((source, changes)) = open.pop_front() {
-            for (target, input) in self.graph.feeds(&source).to_vec() {
-                let mut out = Vec::new();
-                if let Some(node) = self.graph.node(&target) {
+        let mut open: BTreeMap<(u32, Target), BTreeMap<Bytes, i64>> = BTreeMap::new();
+        let mut emitted = (source, changes);
+        loop {
+            let (source, changes) = emitted;
+            if !changes.is_empty() {
+                for (place, input) in self.graph.feeds_by_rank(&source) {
+                    let Some(node) = self.graph.node(&place.1) else { continue };
+                    let mut out = Vec::new();
                     changes.iter().for_each(|change| node.step(input, change, &mut out));
-                }
-                let shown = self.add_weights(&target, out)?;
-                if !shown.is_empty() {
-                    open.push_back((target, shown));
+                    let net = open.entry(place).or_default();
+                    for Change { element, weight } in out {
+                        *net.entry(element).or_default() += weight;
+                    }
                 }
             }
+            let Some(((_, target), net)) = open.pop_first() else { return Ok(()) };
+            let changed = net.into_iter().filter(|(_, weight)| *weight != 0);
+            let changes = changed.map(|(element, weight)| Change { element, weight }).collect();
+            let shown = self.add_weights(&target, changes)?;
+            emitted = (target, shown);
         }
-        Ok(())
     }
 
     /// Adds weights to the elements of a derived key; what came into sight or went out of it is returned.
@@ -148,7 +156,6 @@ impl<S: Store> Space<S> {
             match step {
                 Step::Weight(place, old) => self.derived[place] = old,
                 Step::Elements(db, place, old) => drop(self.set_elements(db, place, old)),
-                Step::Graph(old) => self.graph = old,
             }
         }
     }
@@ -167,7 +174,11 @@ impl<S: Store> Space<S> {
         let old = old.unwrap_or_default();
         let old_hash = self.kept_hash(row, &old);
         self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
-        if let Err(error) = self.rebind() {
+        let key = (row.db, row.key.clone());
+        let changed = self.graph.change(&key, self.bindings.get(&key).unwrap_or(&Row::default()));
+        let affected = self.graph.downstream(&changed);
+        if let Err(error) = self.compute_anew(&affected) {
+            self.graph.change(&key, &old);
             let mut stored = Writer::new();
             let was_there = old.save(&mut stored, &mut self.origins);
             self.note(keys::binding(row.db, &row.key), was_there.then(|| stored.into_vec()));
@@ -182,25 +193,14 @@ impl<S: Store> Space<S> {
         Ok(old)
     }
 
-    /// Makes the graph that the binding rows now define, and computes anew what that changes.
-    fn rebind(&mut self) -> Outcome<()> {
-        let next = Graph::build(&self.bindings);
-        let affected = self.graph.changed(&next);
-        self.compute_anew(&affected, next)
-    }
-
     /// Computes anew what derives from a key of which rows were given up.
     pub(super) fn refeed(&mut self, source: &Target) -> Outcome<()> {
-        if self.graph.feeds(source).is_empty() {
-            return Ok(());
-        }
         let affected = self.graph.fed_by(source);
-        let graph = Graph::build(&self.bindings);
-        self.whole(|space| space.compute_anew(&affected, graph))
+        self.whole(|space| space.compute_anew(&affected))
     }
 
-    /// Computes the elements of some targets, sources first, as a graph has them.
-    fn compute_anew(&mut self, affected: &[Target], next: Graph) -> Outcome<()> {
+    /// Computes the elements of some targets, sources first, as the graph has them now.
+    fn compute_anew(&mut self, affected: &[Target]) -> Outcome<()> {
         for target in affected {
             let mut elements = Vec::new();
             let place = self.header(target.0, &target.1)?;
@@ -225,10 +225,9 @@ impl<S: Store> Space<S> {
             }
             self.set_derived(target, None)?;
         }
-        let old = std::mem::replace(&mut self.graph, next);
-        self.steps.push(Step::Graph(old));
         for target in affected {
             let Some(node) = self.graph.node(target) else { continue };
+            node.begin();
             let sources = node.definition.sources.clone();
             self.set_derived(target, Some(0))?;
             for (input, source) in sources.iter().enumerate() {

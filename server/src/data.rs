@@ -60,8 +60,8 @@ pub fn open(
     };
     if upgrade::is_due(&store).map_err(failed)? {
         tracing::info!(
-            "{shown} is of a version before: its rows are put into the order of this one, which takes a while; a \
-             version before will refuse it from now on"
+            "{shown} is of a version before: its rows are put into the order of this one, which takes a \
+             while; a version before will refuse it from now on"
         );
     }
     let engine = Engine::open(store, settings, fresh, now).map_err(|error| match error {

@@ -16,6 +16,7 @@ mod lost;
 mod stored;
 mod views;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -530,7 +531,11 @@ impl<S: Store> Space<S> {
         }
         if let Scope::Db(db) = scope {
             let bound = self.bindings.keys().filter(|target| target.0 == *db);
-            found.extend(bound.map(|(_, key)| RowKey::single(*db, key.clone(), Slot::BINDING)));
+            let mut bound: Vec<&Target> = bound.collect();
+            // Those that feed nobody first: then nothing is computed anew that goes as well.
+            bound.sort_by_cached_key(|target| Reverse(self.graph.rank_of(target)));
+            let row = |(_, key): &Target| RowKey::single(*db, key.clone(), Slot::BINDING);
+            found.extend(bound.into_iter().map(row));
         }
         Ok(found)
     }

@@ -38,7 +38,7 @@ fn redis_equals_redis() {
             *sum = (sum.0 + replies, sum.1 + errors);
         }
     }
-    assert_eq!(all.0.len(), 51, "commands of the grammar that were sent");
+    assert_eq!(all.0.len(), 53, "commands of the grammar that were sent");
     for (name, (replies, errors)) in &all.0 {
         let good = replies - errors;
         assert!(name == "NOSUCH" || good >= 20, "{name} succeeded {good} times of {replies}");

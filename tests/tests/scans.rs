@@ -9,7 +9,7 @@ use lattis_tests::process::{NodeConfig, Server};
 use lattis_tests::resp::{Client, encode};
 use lattis_tests::sim::Rng;
 
-const LASTING: usize = 3_000;
+const LASTING: usize = 8_000;
 /// Numbers above are not whole for clients that keep them as doubles.
 const EXACT: u64 = 1 << 53;
 
@@ -53,7 +53,7 @@ fn page(client: &mut Client, kind: Kind, cursor: u64, count: u64) -> (Vec<String
 #[test]
 fn what_lasts_is_returned_once() {
     // So that most rows lie on disk.
-    let config = NodeConfig { cache_bytes: Some(200_000), ..NodeConfig::new("a") };
+    let config = NodeConfig { cache_bytes: Some(1 << 20), ..NodeConfig::new("a") };
     let mut server = Server::lattis(&config);
     for (round, kind) in KINDS.into_iter().enumerate() {
         let mut rng = Rng::new(7, round as u64);
@@ -64,7 +64,7 @@ fn what_lasts_is_returned_once() {
         loop {
             // Each page on a connection of its own.
             let mut client = server.client();
-            let (names, next) = page(&mut client, kind, cursor, 1 + rng.below(150));
+            let (names, next) = page(&mut client, kind, cursor, 1 + rng.below(400));
             assert!(next < EXACT && (next == 0 || next > cursor), "{next} after {cursor}");
             for name in names.into_iter().filter(|name| name.starts_with("lasting:")) {
                 *seen.entry(name).or_insert(0) += 1;

@@ -258,8 +258,8 @@ impl Graph {
         &self,
         source: &Target,
     ) -> impl Iterator<Item = ((u32, Target), usize)> {
-        let rank = |target: &Target| self.nodes.get(target).map_or(0, |node| node.rank);
-        self.feeds(source).map(move |(target, input)| ((rank(target), target.clone()), *input))
+        let place = |target: &Target| (self.rank_of(target), target.clone());
+        self.feeds(source).map(move |(target, input)| (place(target), *input))
     }
 
     /// Whether a key feeds anything.
@@ -275,6 +275,11 @@ impl Graph {
     /// All active bindings.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&Target, &Node)> {
         self.nodes.iter().filter(|(_, node)| node.suspended.is_none())
+    }
+
+    /// How many bindings lead to a target at most, one after the other, before its own.
+    pub(crate) fn rank_of(&self, target: &Target) -> u32 {
+        self.nodes.get(target).map_or(0, |node| node.rank)
     }
 
     /// Why a target's binding is not active.

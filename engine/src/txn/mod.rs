@@ -179,6 +179,13 @@ impl<'t, S: Store> Txn<'t, S> {
         Ok(self.engine.space.look(spot))
     }
 
+    #[cfg(feature = "planted")]
+    fn takes_no_dot(&mut self, row: &RowKey) -> OpResult<bool> {
+        let fault = crate::planted::Planted::PresentMemberTakesNoDot;
+        let is_member = self.engine.config.types.has_elements(row.slot);
+        Ok(is_member && self.engine.config.planted == fault && self.row(row)?.is_live())
+    }
+
     // ---- keys ----------------------------------------------------------------------------------------
 
     /// A key's record, with what its deadline hides by now hidden.

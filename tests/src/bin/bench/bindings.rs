@@ -1,5 +1,10 @@
 //! What a `MAP.BIND` costs per change of its source, at small and at large sets: the same additions and
-//! removals on a set without and on one with a binding, on one node, interleaved.
+//! removals on a set without and on one with a binding, on one node, interleaved. And what many of them cost:
+//! to define, to flow through, to start with, to flush.
+
+use std::time::{Duration, Instant};
+
+use lattis_tests::resp::Client;
 
 use crate::Options;
 use crate::measure::{CpuWatch, median, pipelined, spread};
@@ -59,6 +64,48 @@ pub fn run(options: &Options) {
             bound_cpu - bare_cpu,
         );
     }
+    if !options.redis_as_subject {
+        println!("\n| bindings | define, ms | longest | SADD, ms | start, s | FLUSHDB, ms |");
+        println!("| --- | --- | --- | --- | --- | --- |");
+        let many = if options.quick { 1_000 } else { 9_999 };
+        many_bindings(options, "of one set", many, |_| "source".into());
+        let chain = |at: usize| if at == 0 { "source".into() } else { format!("view:{}", at - 1) };
+        many_bindings(options, "in a chain", many / 10, chain);
+    }
+}
+
+/// Defines that many, each of what `source` names for its number.
+fn many_bindings(options: &Options, name: &str, count: usize, source: impl Fn(usize) -> String) {
+    let mut server = options.start_alone();
+    let mut client = server.client();
+    let timed = |client: &mut Client, words: &[&str]| {
+        let start = Instant::now();
+        let reply = client.call(words);
+        assert!(reply.error().is_none(), "{reply:?}");
+        start.elapsed()
+    };
+    timed(&mut client, &["SADD", "source", "1", "2", "3"]);
+    let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for at in 0..count {
+        let words = ["MAP.BIND", &format!("view:{at}"), &source(at), "x + 1"];
+        let took = timed(&mut client, &words);
+        (all, longest) = (all + took, longest.max(took));
+    }
+    let added = timed(&mut client, &["SADD", "source", "4"]);
+    server.terminate();
+    let start = Instant::now();
+    server.restart();
+    let start = start.elapsed();
+    let flushed = timed(&mut server.client(), &["FLUSHDB"]);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "| {count} {name} | {:.2} | {:.1} | {:.1} | {:.2} | {:.0} |",
+        ms(all) / count as f64,
+        ms(longest),
+        ms(added),
+        start.as_secs_f64(),
+        ms(flushed),
+    );
 }
 
 fn command(word: &str, key: &str, member: usize) -> Vec<String> {

@@ -101,9 +101,10 @@ impl Types {
     /// What clients read of a row. One of a type that is not known here is read as a register.
     #[inline]
     pub(crate) fn read<'r>(&self, slot: Slot, row: &'r Row, hidden: Millis) -> Option<Shown<'r>> {
-        self.of(slot).map_or(Row::shown as fn(&Row, Millis) -> Option<Shown<'_>>, |it| it.read)(
-            row, hidden,
-        )
+        match self.of(slot) {
+            Some(record) => (record.read)(row, hidden),
+            None => row.shown(hidden),
+        }
     }
 
     /// Whether rows are registers.

@@ -98,11 +98,11 @@ impl<S: Store> Txn<'_, S> {
     }
 
     /// Copies the key's deadline, if it has one, under a dot of this commit (MODEL M7).
-    pub(super) fn stamp_deadline(&mut self, db: u16, key: &Bytes, place: Place) -> OpResult<()> {
+    pub(super) fn stamp_deadline(&mut self, db: u16, key: &[u8], place: Place) -> OpResult<()> {
         match self.at(place).decision() {
             Some(decision) if decision.time.is_some() => {
                 let decision = decision.clone();
-                let name = RowKey::single(db, key.clone(), Slot::DEADLINE);
+                let name = RowKey::single(db, Bytes::copy_from_slice(key), Slot::DEADLINE);
                 // Records of other decisions stay: if this one is replaced by a node that has not seen them,
                 // the longest of them counts again.
                 self.change(name, |row, dot, stamp| {

@@ -20,7 +20,9 @@ use crate::store::Store;
 pub struct Key<'k, 't, S: Store> {
     txn: &'k mut Txn<'t, S>,
     db: u16,
-    key: Bytes,
+    key: &'k [u8],
+    /// The same, for the names of many rows.
+    shared: Option<Bytes>,
     slot: Slot,
     place: Place,
     /// Rows that were visible when it was opened.
@@ -40,8 +42,8 @@ impl<'t, S: Store> Txn<'t, S> {
         change: impl FnOnce(&mut Key<'_, 't, S>) -> OpResult<T>,
     ) -> OpResult<T> {
         let place = self.open_for_write_as(db, key, slot)?;
-        let (before, key) = (self.at(place).rows(slot), Bytes::copy_from_slice(key));
-        let mut open = Key { txn: self, db, key, slot, place, before, wrote: false };
+        let before = self.at(place).rows(slot);
+        let mut open = Key { txn: self, db, key, shared: None, slot, place, before, wrote: false };
         let result = change(&mut open)?;
         open.close()?;
         Ok(result)
@@ -125,8 +127,18 @@ impl<'t, S: Store> Txn<'t, S> {
 }
 
 impl<S: Store> Key<'_, '_, S> {
-    fn name(&self, subkey: &Bytes) -> RowKey {
-        RowKey { db: self.db, key: self.key.clone(), slot: self.slot, subkey: subkey.clone() }
+    fn is_single(&self) -> bool {
+        self.txn.engine.config.types.is_single(self.slot)
+    }
+
+    fn name(&mut self, subkey: &Bytes) -> RowKey {
+        let (db, slot) = (self.db, self.slot);
+        // Bytes that are never cloned are an allocation less.
+        let key = match self.is_single() {
+            true => Bytes::copy_from_slice(self.key),
+            false => self.shared.get_or_insert_with(|| Bytes::copy_from_slice(self.key)).clone(),
+        };
+        RowKey { db, key, slot, subkey: subkey.clone() }
     }
 
     /// Visible rows.
@@ -141,7 +153,11 @@ impl<S: Store> Key<'_, '_, S> {
 
     /// What clients read of a row; that of a slot which has only one has an empty subkey.
     pub fn shown(&mut self, subkey: &Bytes) -> OpResult<Option<Shown<'_>>> {
-        self.txn.read_at(self.place, self.name(subkey))
+        if self.is_single() {
+            return Ok(self.txn.read_single(self.place, self.slot));
+        }
+        let name = self.name(subkey);
+        self.txn.read_at(self.place, name)
     }
 
     /// Leaves one payload in a row, superseding what is there.
@@ -179,10 +195,10 @@ impl<S: Store> Key<'_, '_, S> {
     fn close(mut self) -> OpResult<()> {
         if self.wrote {
             self.stamp_birth()?;
-            return self.txn.stamp_deadline(self.db, &self.key, self.place);
+            return self.txn.stamp_deadline(self.db, self.key, self.place);
         }
         match self.before > 0 && self.rows() == 0 {
-            true => self.txn.remove_key(self.db, &self.key),
+            true => self.txn.remove_key(self.db, self.key),
             false => Ok(()),
         }
     }
@@ -208,7 +224,7 @@ impl<S: Store> Key<'_, '_, S> {
             Some((born, origin)) => birth::encode(born, &origin),
             None => Bytes::new(),
         };
-        let (key, subkey) = (self.key.clone(), slot.as_subkey());
-        self.txn.put(RowKey { db: self.db, key, slot: Slot::BIRTH, subkey }, birth)
+        let name = RowKey { slot: Slot::BIRTH, ..self.name(&slot.as_subkey()) };
+        self.txn.put(name, birth)
     }
 }

@@ -224,12 +224,16 @@ impl<'t, S: Store> Txn<'t, S> {
         subkey: &[u8],
     ) -> OpResult<Option<Shown<'_>>> {
         let Some(place) = self.open_as(db, key, slot)? else { return Ok(None) };
-        let types = self.engine.config.types;
-        if types.is_single(slot) {
-            let header = self.engine.space.at(place);
-            return Ok(types.read(slot, header.single(slot), header.hidden));
+        if self.engine.config.types.is_single(slot) {
+            return Ok(self.read_single(place, slot));
         }
         self.read_at(place, RowKey::new(db, key, slot, subkey))
+    }
+
+    /// What clients read of the one row of a slot of a key that is open.
+    fn read_single(&self, key: Place, slot: Slot) -> Option<Shown<'_>> {
+        let header = self.at(key);
+        self.engine.config.types.read(slot, header.single(slot), header.hidden)
     }
 
     /// What clients read of a row of a key that is open.

@@ -98,7 +98,7 @@ pub enum OpenError {
     /// The store itself failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Vector and log do not tell the same story (law 2): what is missing would be read by all peers as
+    /// Vector and log do not tell the same story (MODEL L2): what is missing would be read by all peers as
     /// removed, so the node must not start.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -203,7 +203,7 @@ pub struct Engine<S: Store> {
 
 impl<S: Store> Engine<S> {
     /// Opens a store: checks that vector and log agree, writes and syncs a new incarnation, so that no dot
-    /// is ever given twice (law 3), and applies what the log has beyond the rows. Cost: reads the log
+    /// is ever given twice (MODEL L3), and applies what the log has beyond the rows. Cost: reads the log
     /// through.
     pub fn open(
         store: S,

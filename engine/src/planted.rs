@@ -1,4 +1,4 @@
-//! Faults of the model, each a rule of MODEL left out at one point, for the simulator to find.
+//! Faults of the model, each a rule of docs/model.md left out at one point, for the simulator to find.
 //!
 //! The engine asks at the point of each rule; the answers are here, so that the product's code carries a
 //! line per rule and nothing else. Only with the feature `planted`, which no release has.
@@ -34,9 +34,9 @@ pub enum Planted {
     ArrivalOrderWins,
     /// M6: a joined state adds what this node has removed, and removes nothing.
     TransferResurrects,
-    /// Law 2: the vector of a generation is written before its rows.
+    /// L2: the vector of a generation is written before its rows.
     VectorWithoutRows,
-    /// Design 5: a generation is written in two parts, the second with the watermark.
+    /// L2: a generation is written in two parts, the second with the watermark.
     GenerationInParts,
     /// M9: views take a change per dot and not per element.
     ViewPerDot,
@@ -55,7 +55,7 @@ pub enum Planted {
     /// M10: a joined state does not move the clock, though what was removed may be stamped later than its
     /// rows.
     JoinedClockNotObserved,
-    /// Law 8: a tick that cannot be written leaves its vector behind.
+    /// L4: a tick that cannot be written leaves its vector behind.
     FailedTickKeepsVector,
 }
 

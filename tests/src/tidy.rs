@@ -95,6 +95,7 @@ pub const RULES: &[Rule] = &[
     ("column families are documented", column_families_are_documented),
     ("commands are documented", commands_are_documented),
     ("links lead somewhere", links_lead_somewhere),
+    ("rules that are named are written", rules_that_are_named_are_written),
 ];
 
 impl Tree {
@@ -701,6 +702,30 @@ fn column_families_are_documented(tree: &Tree) -> Vec<Breach> {
     missing.map(breach).collect()
 }
 
+/// Comments name rules of docs/model.md as `MODEL` and a letter with a number.
+fn rules_that_are_named_are_written(tree: &Tree) -> Vec<Breach> {
+    let model = tree.files.iter().find(|file| file.path == "docs/model.md");
+    let model = model.map_or("", |file| file.text.as_str());
+    let mut found = Vec::new();
+    for file in &tree.files {
+        for (index, line) in file.text.lines().enumerate() {
+            for (at, name) in line.match_indices(concat!("MODEL", " ")) {
+                let rule = &line[at + name.len()..];
+                let end = rule.find(|it: char| !it.is_ascii_alphanumeric()).unwrap_or(rule.len());
+                let rule = &rule[..end];
+                if !rule.starts_with(['L', 'M']) || !rule.ends_with(|it: char| it.is_ascii_digit())
+                {
+                    continue;
+                }
+                if !["## ", "**"].iter().any(|head| model.contains(&format!("{head}{rule} "))) {
+                    found.push(file.breach(index + 1, format!("docs/model.md has no {rule}")));
+                }
+            }
+        }
+    }
+    found
+}
+
 /// The names of the command table: `name: "..."` of the records in server/src/commands/.
 pub fn commands_in_table(tree: &Tree) -> Vec<String> {
     let mut names = Vec::new();
@@ -984,6 +1009,15 @@ mod tests {
         assert_eq!(breaches(rule, "docs/a.md", "see [b](b.md)"), 1);
         assert_eq!(breaches(rule, "docs/a.md", "see [a](a.md#x), [x](#x), [y](https://y/z)"), 0);
         assert_eq!(breaches(rule, "docs/a.md", "see [a](../docs/a.md)"), 0);
+    }
+
+    #[test]
+    fn rules_that_are_named_are_written_finds() {
+        let rule = "rules that are named are written";
+        let code = concat!("// (MODEL", " M3), (MODEL", " L1), (MODEL", " M30)");
+        let model = ("docs/model.md", "- **L1 A law.**\n## M3 A rule\n");
+        assert_eq!(breaches_of(rule, &[("engine/src/a.rs", code), model]), 1);
+        assert_eq!(breaches_of(rule, &[("engine/src/a.rs", code)]), 3);
     }
 
     /// Every rule of the table has a test above that names it.

@@ -12,7 +12,7 @@ use crate::crdt::{TYPES, Types};
 use crate::draft::Draft;
 use crate::log::{self, Log, LogReader};
 use crate::space::Space;
-use crate::store::{Batch, Family, Read, Run, Store, StoreError, keys};
+use crate::store::{Batch, Family, Read, Run, Store, StoreError, has_rows, keys};
 use crate::upgrade;
 
 const FORMAT: u8 = 2;
@@ -559,15 +559,8 @@ impl<S: Store> Engine<S> {
 
 /// Whether a store has no data: only then may it be taken for a new one.
 fn is_blank<R: Read>(store: &R) -> Result<bool, StoreError> {
-    let mut blank = true;
-    let families = Family::ALL.into_iter().filter(|it| !it.is_journal() && *it != Family::System);
-    for family in families {
-        store.scan(family, &[], &[], &mut |_, _| {
-            blank = false;
-            std::ops::ControlFlow::Break(())
-        })?;
-    }
-    Ok(blank)
+    let data = Family::ALL.into_iter().filter(|it| !it.is_journal() && *it != Family::System);
+    Ok(!has_rows(store, data)?)
 }
 
 /// Makes a new incarnation durable, before anything is written under it.

@@ -9,7 +9,7 @@
 use std::ops::ControlFlow;
 
 use crate::engine::State;
-use crate::store::{Family, Hole, Read, Run, Store, StoreError, keys};
+use crate::store::{Family, Hole, Read, Run, Store, StoreError, has_rows, keys};
 
 /// Families in the first order.
 const FIRST: [Family; 3] = [Family::FirstKeys, Family::FirstData, Family::FirstDerived];
@@ -20,14 +20,7 @@ const BYTES: usize = 16 << 20;
 
 /// Whether the store has rows that a start has to move.
 pub fn is_due<R: Read>(store: &R) -> Result<bool, StoreError> {
-    let mut due = false;
-    for family in FIRST {
-        store.scan(family, &[], &[], &mut |_, _| {
-            due = true;
-            ControlFlow::Break(())
-        })?;
-    }
-    Ok(due)
+    has_rows(store, FIRST)
 }
 
 /// Moves the rows that are in the first order; returns how many. Nothing else may be written meanwhile. After
@@ -36,22 +29,20 @@ pub fn is_due<R: Read>(store: &R) -> Result<bool, StoreError> {
 pub(crate) fn run<S: Store>(store: &S, state: &State) -> Result<u64, StoreError> {
     let mut moved = 0;
     for family in FIRST {
+        let mut from = Vec::new();
         loop {
             let mut run = Run::default();
             let (mut rows, mut bytes) = (0, 0);
-            let (mut first, mut last) = (Vec::new(), Vec::new());
+            let mut to = Vec::new();
             let mut foreign = None;
-            store.scan(family, &[], &[], &mut |key, value| {
-                let Some((to, name)) = keys::reordered(family, key) else {
+            store.scan(family, &from, &[], &mut |key, value| {
+                let Some((family, name)) = keys::reordered(family, key) else {
                     foreign = Some(key.to_vec());
                     return ControlFlow::Break(());
                 };
-                run.put(to, &name, value);
-                if rows == 0 {
-                    first = key.to_vec();
-                }
-                last.clear();
-                last.extend_from_slice(key);
+                run.put(family, &name, value);
+                to.clear();
+                to.extend_from_slice(key);
                 (rows, bytes) = (rows + 1, bytes + key.len() + value.len());
                 match rows < ROWS && bytes < BYTES {
                     true => ControlFlow::Continue(()),
@@ -65,8 +56,9 @@ pub(crate) fn run<S: Store>(store: &S, state: &State) -> Result<u64, StoreError>
             if rows == 0 {
                 break;
             }
-            last.push(0);
-            run.erase(Hole { family, from: first, to: last, why: String::new() });
+            to.push(0);
+            run.erase(Hole { family, from, to: to.clone(), why: String::new() });
+            from = to;
             run.put(Family::System, keys::STATE, state.encode().as_slice());
             store.write_run(&mut run)?;
             moved += rows as u64;

@@ -410,6 +410,7 @@ fn every_type_accepts_its_own_samples() {
         assert!(std::ptr::eq(of, record), "{} is not its slot's", record.name);
         assert_eq!(TYPES.kind(record.slot), record.kind);
     }
+    assert!(TYPES.iter().is_sorted_by_key(|record| record.slot));
 }
 
 /// What a damaged or ill-meant commit can do is to be refused.

@@ -44,10 +44,6 @@ fn downgrade(store: &MemStore) {
     store.write_run(&mut run).unwrap();
 }
 
-fn rows(store: &MemStore, family: Family) -> usize {
-    store.keys(family).len()
-}
-
 fn open(store: &MemStore, nonce: u64) -> Result<Engine<MemStore>, OpenError> {
     let types = &common::types::TYPES;
     #[allow(clippy::needless_update, reason = "a feature adds another field")]
@@ -70,7 +66,6 @@ fn histories_are_what_they_were() {
         let (digest, shown) = (world.engine(0).digest(), world.dump(0));
         let store = world.replicas[0].store.clone();
         world.replicas[0].engine = None;
-        // What was done since lies in the log alone.
         downgrade(&store);
         assert!(upgrade::is_due(&store).unwrap() || shown.is_empty());
         world.open(0);
@@ -99,7 +94,7 @@ fn a_start_that_ends_in_the_middle_is_gone_on_with() {
     let digest = engine.digest();
     drop(engine);
     downgrade(&store);
-    let of = |family| rows(&store, family);
+    let of = |family| store.keys(family).len();
     let (all, mut starts) = (of(Family::FirstData), 0);
     loop {
         // One range is written, and then the disk is full.

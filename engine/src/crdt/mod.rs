@@ -69,9 +69,11 @@ impl Types {
         types
     }
 
-    /// These types and one more, in place of the one that had its slot.
+    /// These types and one more, whose slot none of them has: what a static is made of does not compile
+    /// otherwise.
     pub const fn with(&self, record: &'static TypeRecord) -> Types {
         let mut types = *self;
+        assert!(types.records[record.slot.0 as usize].is_none(), "a slot is given once");
         types.records[record.slot.0 as usize] = Some(record);
         types
     }
@@ -176,12 +178,6 @@ impl Types {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl Default for &'static Types {
-    fn default() -> &'static Types {
-        &TYPES
     }
 }
 

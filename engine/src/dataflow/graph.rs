@@ -108,14 +108,11 @@ impl Graph {
         }
         part.extend(self.connected(target));
         let mut changed = self.judge(&part);
-        let is_active = |node: &&Node| node.suspended.is_none();
-        let definition = |node: &Node| node.definition.clone();
-        let was = old.as_ref().filter(is_active).map(definition);
-        let is = self.node(target).map(definition);
         changed.retain(|it| it != target);
         changed.push(target.clone());
         self.rank(&changed);
-        if was == is {
+        let was = old.as_ref().filter(|old| old.suspended.is_none()).map(|old| &old.definition);
+        if was == self.node(target).map(|node| &node.definition) {
             changed.pop();
         }
         changed

@@ -163,34 +163,30 @@ impl<S: Store> Space<S> {
     pub(super) fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
-        let mut stored = Writer::new();
-        let is_there = new.save(&mut stored, &mut self.origins);
-        self.note(keys::binding(row.db, &row.key), is_there.then(|| stored.into_vec()));
         let target = (row.db, row.key.clone());
-        let old = match is_there {
-            true => self.bindings.insert(target, new),
-            false => self.bindings.remove(&target),
-        };
-        let old = old.unwrap_or_default();
-        let old_hash = self.kept_hash(row, &old);
-        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
-        let key = (row.db, row.key.clone());
-        let changed = self.graph.change(&key, self.bindings.get(&key).unwrap_or(&Row::default()));
+        let (old, changed) = self.set_binding(&target, new);
         let affected = self.graph.downstream(&changed);
         if let Err(error) = self.compute_anew(&affected) {
-            self.graph.change(&key, &old);
-            let mut stored = Writer::new();
-            let was_there = old.save(&mut stored, &mut self.origins);
-            self.note(keys::binding(row.db, &row.key), was_there.then(|| stored.into_vec()));
-            let target = (row.db, row.key.clone());
-            match was_there {
-                true => drop(self.bindings.insert(target, old)),
-                false => drop(self.bindings.remove(&target)),
-            }
-            self.digest = self.digest.wrapping_sub(hash).wrapping_add(old_hash);
+            self.set_binding(&target, old);
             return Err(error);
         }
+        let old_hash = self.kept_hash(row, &old);
+        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
         Ok(old)
+    }
+
+    /// Puts a binding row in place of the one that its target has, which is returned, and whose results are
+    /// others now.
+    fn set_binding(&mut self, target: &Target, row: Row) -> (Row, Vec<Target>) {
+        let changed = self.graph.change(target, &row);
+        let mut stored = Writer::new();
+        let is_there = row.save(&mut stored, &mut self.origins);
+        self.note(keys::binding(target.0, &target.1), is_there.then(|| stored.into_vec()));
+        let old = match is_there {
+            true => self.bindings.insert(target.clone(), row),
+            false => self.bindings.remove(target),
+        };
+        (old.unwrap_or_default(), changed)
     }
 
     /// Computes anew what derives from a key of which rows were given up.

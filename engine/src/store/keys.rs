@@ -6,8 +6,6 @@
 //! A client's key is preceded by its length in `data` and `derived`, so that the rows of one key are a
 //! contiguous range. docs/storage.md shows every layout.
 
-use bytes::Bytes;
-
 use crate::causal::{LogPosition, Millis};
 use crate::name::{Cursor, RowKey, Slot, hash};
 
@@ -79,8 +77,7 @@ pub fn split_slot(stored: &[u8]) -> Option<(u16, &[u8], Slot, &[u8])> {
 /// Takes a key of `data` apart, as the name of its row.
 pub fn split_row(stored: &[u8]) -> Option<RowKey> {
     let (db, key, slot, subkey) = split_slot(stored)?;
-    let [key, subkey] = [key, subkey].map(Bytes::copy_from_slice);
-    Some(RowKey { db, key, slot, subkey })
+    Some(RowKey::new(db, key, slot, subkey))
 }
 
 /// `derived`: (db, key length, key), to be followed by the hash and the element.
@@ -178,18 +175,16 @@ pub fn reordered(family: Family, stored: &[u8]) -> Option<(Family, Vec<u8>)> {
             header(&mut out, db, key);
             (Family::Keys, out)
         }
-        Family::FirstData => {
+        Family::FirstData | Family::FirstDerived => {
             let (_, _, rest) = split_element(stored)?;
-            let (_, member) = rest.split_first()?;
-            out.extend_from_slice(&stored[..stored.len() - member.len()]);
-            subkey(&mut out, member);
-            (Family::Data, out)
-        }
-        Family::FirstDerived => {
-            let (_, _, element) = split_element(stored)?;
-            out.extend_from_slice(&stored[..stored.len() - element.len()]);
-            subkey(&mut out, element);
-            (Family::Derived, out)
+            let (family, slot) = match family {
+                Family::FirstData => (Family::Data, 1),
+                _ => (Family::Derived, 0),
+            };
+            let name = rest.get(slot..)?;
+            out.extend_from_slice(&stored[..stored.len() - name.len()]);
+            subkey(&mut out, name);
+            (family, out)
         }
         _ => return None,
     })

@@ -181,6 +181,21 @@ pub fn scan_on<R: Read + ?Sized>(
     }
 }
 
+/// Whether any of these families has a row.
+pub fn has_rows<R: Read + ?Sized>(
+    store: &R,
+    families: impl IntoIterator<Item = Family>,
+) -> Result<bool, StoreError> {
+    let mut found = false;
+    for family in families {
+        store.scan(family, &[], &[], &mut |_, _| {
+            found = true;
+            ControlFlow::Break(())
+        })?;
+    }
+    Ok(found)
+}
+
 /// Changes of the journal that reach the store together or not at all.
 pub trait Batch {
     /// Writes a row. A value begins with its format number, or is short.

@@ -21,12 +21,19 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
+    const NONE: Options<'a> = Options { count: 10, pattern: None, kind: None };
+
+    /// Of a page of one key; if that is absent they are not looked at, as in Redis.
+    fn of_key(call: &Call<'a, '_>, is_there: bool) -> Result<Options<'a>, CommandError> {
+        if is_there { Options::parse(call, 3, false) } else { Ok(Options::NONE) }
+    }
+
     fn parse(
         call: &Call<'a, '_>,
         from: usize,
         with_type: bool,
     ) -> Result<Options<'a>, CommandError> {
-        let mut options = Options { count: 10, pattern: None, kind: None };
+        let mut options = Options::NONE;
         for at in (from..call.args.len()).step_by(2) {
             let word = call.args.at(at);
             let value = call.args.get(at + 1).ok_or(CommandError::SYNTAX)?;
@@ -113,11 +120,7 @@ pub(super) fn sscan(call: &mut Call<'_, '_>) -> CommandResult {
     let from = cursor(call.args.at(2))?;
     call.look(key)?;
     let is_there = call.txn.set_len(db, key).on(key)? > 0;
-    let mut page = Page::new(match is_there {
-        true => Options::parse(call, 3, false)?,
-        // As in Redis, which looks no further.
-        false => Options { count: 1, pattern: None, kind: None },
-    });
+    let mut page = Page::new(Options::of_key(call, is_there)?);
     let visit = &mut |member: &[u8]| page.visit(member, &[], true);
     call.txn.set_members_from(db, key, from, visit).on(key)?;
     page.answer(call);
@@ -129,10 +132,7 @@ pub(super) fn hscan(call: &mut Call<'_, '_>) -> CommandResult {
     let from = cursor(call.args.at(2))?;
     call.look(key)?;
     let is_there = call.txn.hash_len(db, key).on(key)? > 0;
-    let mut page = Page::new(match is_there {
-        true => Options::parse(call, 3, false)?,
-        false => Options { count: 1, pattern: None, kind: None },
-    });
+    let mut page = Page::new(Options::of_key(call, is_there)?);
     let visit = &mut |field: &[u8], value: &[u8]| page.visit(field, &[value], true);
     call.txn.hash_fields_from(db, key, from, visit).on(key)?;
     page.answer(call);

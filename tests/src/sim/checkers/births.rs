@@ -26,7 +26,7 @@ pub fn check(txn: &mut Txn<'_, MemStore>, settled: bool) -> OpResult<Verdict> {
             match info.slots.first() {
                 Some(slot) if slot.visible && slot.kind == kind && slot.born.0 > Hlc(0) => {}
                 slot => {
-                    return Ok(Err(format!("{} {key:?} is seen; inspected it is {slot:?}", kind)));
+                    return Ok(Err(format!("{kind} {key:?} is seen; inspected it is {slot:?}")));
                 }
             }
         }

@@ -174,11 +174,6 @@ impl Writer {
         Parts { own: &self.bytes, from: 0, between: self.between.as_deref().unwrap_or_default() }
     }
 
-    /// Bytes of its own, and what belongs in between.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, Between) {
-        (self.bytes, self.between.unwrap_or_default())
-    }
-
     /// The bytes, as a vector.
     pub fn into_vec(self) -> Vec<u8> {
         self.bytes

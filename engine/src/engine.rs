@@ -509,9 +509,9 @@ impl<S: Store> Engine<S> {
     }
 
     pub(crate) fn thaw(&mut self, mut generation: Generation, result: &Result<(), StoreError>) {
+        self.space.thaw(&generation.run, result.is_ok());
         generation.run.clear();
         self.run = generation.run;
-        self.space.thaw(result.is_ok());
         self.writing = false;
         if result.is_ok() {
             self.watermark = generation.position;

@@ -34,8 +34,6 @@ pub(crate) struct SlotState {
     pub(crate) rows: u64,
     /// Rows that lie in the store, residue included: 0 says that there is nothing to look for.
     pub(crate) stored: u64,
-    /// At least so many of them lie in the cache: if all do, what is not there is nowhere. Not stored.
-    pub(crate) cached: u64,
 }
 
 /// The deadline row and what counts of it.
@@ -151,8 +149,7 @@ impl Header {
         let index = match self.slots.binary_search_by_key(&slot, |state| state.slot) {
             Ok(index) => index,
             Err(index) => {
-                let state =
-                    SlotState { slot, birth: Row::default(), rows: 0, stored: 0, cached: 0 };
+                let state = SlotState { slot, birth: Row::default(), rows: 0, stored: 0 };
                 self.slots.insert(index, state);
                 index
             }
@@ -230,7 +227,7 @@ impl Header {
             let slot = Slot(input.u8()?);
             let birth = Row::decode(&mut input, origins)?;
             let (rows, stored) = (input.varint()?, input.varint()?);
-            let state = SlotState { slot, birth, rows, stored, cached: 0 };
+            let state = SlotState { slot, birth, rows, stored };
             header.slots.push(state);
         }
         header.hidden = match format {
@@ -253,31 +250,12 @@ impl Header {
             .chain(births)
             .filter(|(_, _, row)| !row.is_empty())
     }
-}
 
-impl crate::cache::Weigh for Header {
-    fn heap_bytes(&self) -> usize {
+    /// Bytes that it holds outside itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
         let births: usize = self.slots.iter().map(|state| state.birth.heap_bytes()).sum();
         let singles: usize = self.singles.iter().map(|(_, row)| row.heap_bytes()).sum();
-        let spilled = if self.singles.spilled() { self.singles.capacity() } else { 0 };
-        singles
-            + spilled * size_of::<(Slot, Row)>()
-            + self.deadline.as_ref().map_or(0, |it| size_of::<Deadline>() + it.row.heap_bytes())
-            + births
-            + self.slots.capacity() * size_of::<SlotState>()
-    }
-
-    fn is_blank(&self) -> bool {
-        Header::is_blank(self)
-    }
-}
-
-impl crate::cache::Weigh for Row {
-    fn heap_bytes(&self) -> usize {
-        Row::heap_bytes(self)
-    }
-
-    fn is_blank(&self) -> bool {
-        self.is_empty()
+        let deadline = self.deadline.as_ref().map_or(0, |it| it.row.heap_bytes());
+        singles + deadline + births + self.slots.len() * size_of::<SlotState>()
     }
 }

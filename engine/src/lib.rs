@@ -36,12 +36,13 @@ pub mod planted;
 pub mod row;
 pub mod store;
 
-mod cache;
 mod draft;
 mod engine;
 mod header;
 mod log;
+mod open;
 mod ops;
+mod pages;
 pub mod repair;
 mod slots;
 mod space;

@@ -5,14 +5,16 @@
 //! deadlines, the views and the list of changed keys follow in the same step. So nothing can be derived
 //! twice or forgotten, and putting a row back undoes all of it.
 //!
-//! Changes are made in the caches, where they are pinned until they have reached the store: all that has
-//! changed since the last time goes there as one *generation* ([`Space::freeze`]).
+//! A tick works on decoded rows ([`Open`]); between ticks they are packed in pages ([`crate::pages`]), where
+//! what has changed stays until it has reached the store: all of it since the last time goes there as one
+//! *generation* ([`Space::freeze`]).
 
 mod deadlines;
 mod due;
 mod expiring;
 mod follow;
 mod lost;
+mod resident;
 mod stored;
 mod views;
 
@@ -22,43 +24,46 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::cache::{Cache, Place, entry_bytes};
 use crate::causal::{LogPosition, Millis};
-use crate::codec::{Parts, Reader, Writer};
+use crate::codec::{Parts, Writer};
 use crate::crdt::Types;
 use crate::crdt::deadline::Decision;
 use crate::crdt::set::SET;
 use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
 use crate::name::{Cursor, RowKey, Scope, Slot};
-use crate::row::{Origins, Row};
-use crate::store::{Family, Hole, Read as _, Run, Store, StoreError, keys};
+use crate::open::{Open, Place};
+use crate::pages::{TreeId, row_bytes};
+use crate::row::Row;
+use crate::store::{Family, Hole, Run, Store, StoreError, keys};
 
 use due::Due;
 pub(crate) use expiring::Counted;
 use expiring::Expiring;
 use follow::{Flip, KeyChange};
 pub(crate) use lost::load_lost;
-use stored::{Kept, Stored, merged, put_unwritten};
+use resident::Resident;
 pub(crate) use stored::{is_unreadable, load_origins, parse_row};
 
 /// Bytes of room for keys and rows that are kept.
 const SCRATCH: usize = 64 << 10;
-/// Blank entries that go at the end of a tick, of each cache.
-const SWEPT: usize = 4096;
+/// Pages of which rows that are gone are forgotten at the end of a tick, at most.
+const SETTLED: usize = 256;
+/// Bytes of the prefix of a tree of keys.
+const DB: usize = 2;
 
 type Outcome<T> = Result<T, StoreError>;
 
 pub(crate) struct Space<S: Store> {
-    store: S,
     types: &'static Types,
-    headers: Cache<Header>,
-    rows: Cache<Row>,
-    derived: Cache<u64>,
+    resident: Resident<S>,
+    /// What the tick works on: records of keys, rows of collections, weights of derived elements.
+    headers: Open<Header>,
+    rows: Open<Row>,
+    derived: Open<u64>,
     bindings: BTreeMap<Target, Row>,
     graph: Graph,
-    origins: Origins,
-    /// How many of them the store has, and will have once the frozen generation is written.
+    /// How many origins the store has, and will have once the frozen generation is written.
     origins_stored: usize,
     origins_frozen: usize,
     /// Sum of the hashes of all rows, modulo 2^128: order does not matter, and it can be kept.
@@ -77,8 +82,6 @@ pub(crate) struct Space<S: Store> {
     expired: u64,
     /// What a change has done to views so far, to be taken back if the rest of it meets what cannot be read.
     steps: Vec<Step>,
-    /// Ranges that were given up, with the generation that removes them.
-    erased: Vec<(u64, Hole)>,
     /// How many rows and ranges were given up in all.
     lost: u64,
     /// Whether anybody has met what cannot be read.
@@ -94,7 +97,6 @@ pub(crate) struct Space<S: Store> {
     recent: Option<Place>,
     /// The same for rows.
     recent_row: Option<Place>,
-    limit: usize,
     #[cfg(feature = "planted")]
     pub(crate) planted: crate::planted::Planted,
 }
@@ -163,14 +165,15 @@ impl<S: Store> Space<S> {
         limit: usize,
         seed: u64,
     ) -> Outcome<Space<S>> {
+        let origins = load_origins(&store)?;
         let mut space = Space {
             types,
-            headers: Cache::new(seed),
-            rows: Cache::new(seed),
-            derived: Cache::new(seed),
+            resident: Resident::new(store, origins, limit, seed),
+            headers: Open::new(seed),
+            rows: Open::new(seed),
+            derived: Open::new(seed),
             bindings: BTreeMap::new(),
             graph: Graph::default(),
-            origins: load_origins(&store)?,
             origins_stored: 0,
             origins_frozen: 0,
             digest,
@@ -181,7 +184,6 @@ impl<S: Store> Space<S> {
             due: Due::default(),
             expired: 0,
             steps: Vec::new(),
-            erased: Vec::new(),
             lost: 0,
             unread: false,
             torn: false,
@@ -190,13 +192,11 @@ impl<S: Store> Space<S> {
             scratch: Vec::new(),
             recent: None,
             recent_row: None,
-            limit,
             #[cfg(feature = "planted")]
             planted: crate::planted::Planted::None,
-            store,
         };
-        space.origins_stored = space.origins.list().len();
-        space.lost = load_lost(&space.store)?;
+        space.origins_stored = space.resident.origins.list().len();
+        space.lost = load_lost(&space.resident.store)?;
         space.load_bindings()?;
         space.load_expiring(position)?;
         space.fill_window()?;
@@ -223,17 +223,25 @@ impl<S: Store> Space<S> {
             self.recent = Some(place);
             return Ok(place);
         }
-        let header = match self.kept().get(Family::Keys, &self.scratch)? {
-            Some(bytes) => Header::load(Reader::over(&bytes), &self.origins)?,
-            None => Header::default(),
-        };
-        let place = self.headers.insert(&self.scratch, header);
+        let tree = self.resident.keys_of(db);
+        let (header, absent) = self.resident.get(tree, &self.scratch, DB)?;
+        let place = self.headers.insert(&self.scratch, (tree, DB), header, absent);
         self.recent = Some(place);
         Ok(place)
     }
 
     pub(crate) fn at(&self, place: Place) -> &Header {
         &self.headers[place]
+    }
+
+    /// The tree of a slot's rows, of a key that has its record there.
+    fn tree(&mut self, db: u16, key: &[u8], slot: Slot, header: Place) -> TreeId {
+        let mut prefix = std::mem::take(&mut self.scratch);
+        keys::slot_prefix(&mut prefix, db, key, slot);
+        let stored = self.headers[header].slot(slot).map_or(0, |it| it.stored);
+        let tree = self.resident.tree(Family::Data, &prefix, stored == 0);
+        self.scratch = prefix;
+        tree
     }
 
     /// The place of a collection's row, whose key has its record there.
@@ -248,20 +256,11 @@ impl<S: Store> Space<S> {
             self.recent_row = Some(place);
             return Ok(place);
         }
-        let elsewhere = self.headers[header].slot(row.slot).is_some_and(|it| it.cached < it.stored);
-        let found = match elsewhere {
-            true => self.kept().get(Family::Data, &self.scratch)?,
-            false => None,
-        };
-        let value = match found {
-            Some(bytes) => {
-                let value = Row::load(Reader::over(&bytes), &self.origins)?;
-                self.headers[header].slot_mut(row.slot).cached += 1;
-                value
-            }
-            None => Row::default(),
-        };
-        let place = self.rows.insert(&self.scratch, value);
+        let stored = self.headers[header].slot(row.slot).map_or(0, |it| it.stored);
+        let prefix = keys::prefix_of(&self.scratch, &row.subkey);
+        let tree = self.resident.tree(Family::Data, &self.scratch[..prefix], stored == 0);
+        let (value, absent) = self.resident.get(tree, &self.scratch, prefix)?;
+        let place = self.rows.insert(&self.scratch, (tree, prefix), value, absent);
         self.recent_row = Some(place);
         Ok(place)
     }
@@ -312,14 +311,10 @@ impl<S: Store> Space<S> {
         from: Cursor,
         visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
     ) -> Outcome<()> {
-        let mut prefix = Vec::new();
-        keys::slot_prefix(&mut prefix, db, key, slot);
-        let (start, end) = keys::range(&prefix, from);
-        let Space { store, rows, origins, erased, .. } = self;
-        let store = &Kept { store, erased, origins };
-        merged(store, Family::Data, rows, &start, &end, None, |key, row| {
-            visit(keys::subkey_of(key, prefix.len()), row)
-        })
+        let header = self.header(db, key)?;
+        let tree = self.tree(db, key, slot, header);
+        self.resident.pack(&mut self.rows);
+        self.resident.walk_rows(tree, from.hash(), None, visit)
     }
 
     /// Visits the elements of a set or derived key as clients see them, in the order of their places, from
@@ -342,15 +337,19 @@ impl<S: Store> Space<S> {
                 if row.is_visible(hidden) { visit(member) } else { ControlFlow::Continue(()) }
             });
         }
-        let mut prefix = Vec::new();
+        let tree = self.derived_tree(db, key, place);
+        self.resident.pack(&mut self.derived);
+        self.resident.walk(tree, from.hash(), None, &mut |element, _, _| visit(element))
+    }
+
+    /// The tree of a derived key's elements, whose record lies there.
+    fn derived_tree(&mut self, db: u16, key: &[u8], header: Place) -> TreeId {
+        let mut prefix = std::mem::take(&mut self.scratch);
         keys::element_prefix(&mut prefix, db, key);
-        let (start, end) = keys::range(&prefix, from);
-        let Space { store, derived, origins, erased, .. } = self;
-        let store = &Kept { store, erased, origins };
-        merged(store, Family::Derived, derived, &start, &end, None, |key, weight| match weight {
-            0 => ControlFlow::Continue(()),
-            _ => visit(keys::subkey_of(key, prefix.len())),
-        })
+        let whole = self.headers[header].derived.unwrap_or(0) == 0;
+        let tree = self.resident.tree(Family::Derived, &prefix, whole);
+        self.scratch = prefix;
+        tree
     }
 
     /// The weight of an element of a derived key.
@@ -360,16 +359,17 @@ impl<S: Store> Space<S> {
     }
 
     fn weight_place(&mut self, db: u16, key: &[u8], element: &[u8]) -> Outcome<Place> {
+        let header = self.header(db, key)?;
         keys::element_prefix(&mut self.scratch, db, key);
+        let prefix = self.scratch.len();
         keys::subkey(&mut self.scratch, element);
         if let Some(place) = self.derived.find(&self.scratch) {
             return Ok(place);
         }
-        let weight = match self.kept().get(Family::Derived, &self.scratch)? {
-            Some(bytes) => u64::load(Reader::new(&bytes), &self.origins)?,
-            None => 0,
-        };
-        Ok(self.derived.insert(&self.scratch, weight))
+        let whole = self.headers[header].derived.unwrap_or(0) == 0;
+        let tree = self.resident.tree(Family::Derived, &self.scratch[..prefix], whole);
+        let (weight, absent) = self.resident.get(tree, &self.scratch, prefix)?;
+        Ok(self.derived.insert(&self.scratch, (tree, prefix), weight, absent))
     }
 
     /// Visits the records of a db's keys in the order of their places, from one on; passes over what cannot
@@ -380,16 +380,22 @@ impl<S: Store> Space<S> {
         from: Cursor,
         visit: &mut dyn FnMut(&[u8], &Header) -> ControlFlow<()>,
     ) -> Outcome<()> {
-        let (from, to) = keys::range(&db.to_be_bytes(), from);
-        let Space { store, headers, origins, erased, .. } = self;
-        let store = &Kept { store, erased, origins };
         let mut holes = Vec::new();
-        let listed = Some(&mut holes);
-        merged(store, Family::Keys, headers, &from, &to, listed, |key, header| {
-            keys::split_header(key).map_or(ControlFlow::Continue(()), |(_, key)| visit(key, header))
-        })?;
+        self.walk_headers(db, from, Some(&mut holes), visit)?;
         self.unread |= !holes.is_empty();
         Ok(())
+    }
+
+    fn walk_headers(
+        &mut self,
+        db: u16,
+        from: Cursor,
+        holes: Option<&mut Vec<Hole>>,
+        visit: &mut dyn FnMut(&[u8], &Header) -> ControlFlow<()>,
+    ) -> Outcome<()> {
+        let tree = self.resident.keys_of(db);
+        self.resident.pack(&mut self.headers);
+        self.resident.walk_rows(tree, from.hash(), holes, visit)
     }
 
     pub(crate) fn count(&self, db: u16) -> u64 {
@@ -412,9 +418,9 @@ impl<S: Store> Space<S> {
         &self.bindings
     }
 
-    /// Bytes that the decoded rows take.
+    /// Bytes that rows in memory take.
     pub(crate) fn cache_bytes(&self) -> usize {
-        self.headers.bytes() + self.rows.bytes() + self.derived.bytes()
+        self.resident.pages.bytes()
     }
 
     /// Bytes that a key takes when all of it is in memory: of a collection so many rows are looked at (0:
@@ -430,32 +436,37 @@ impl<S: Store> Space<S> {
         if header.visible().is_none() {
             return Ok(None);
         }
-        let name = self.headers.key(place).len();
-        let mut bytes = entry_bytes(name, header) as u64;
+        let mut record = Writer::new();
+        header.encode(&mut record, &mut self.resident.origins);
+        let mut bytes = row_bytes(key.len(), record.len()) as u64;
         let derived = header.derived;
         let slots: Vec<(Slot, u64)> =
             header.slots.iter().map(|state| (state.slot, state.stored)).collect();
+        self.resident.pack(&mut self.rows);
+        self.resident.pack(&mut self.derived);
         for (slot, stored) in slots {
-            let mut sampled = Sampled::new(samples);
-            self.visit_rows(db, key, slot, Cursor::START, &mut |subkey, row| {
-                // The slot's number stands between the key and the rest.
-                sampled.add(entry_bytes(name + 1 + subkey.len(), row))
-            })?;
-            bytes += sampled.scaled(stored);
+            let tree = self.tree(db, key, slot, place);
+            bytes += self.sample(tree, samples, stored)?;
         }
         if let Some(elements) = derived {
-            let mut sampled = Sampled::new(samples);
-            self.visit_elements(db, key, Cursor::START, &mut |element| {
-                sampled.add(entry_bytes(name + element.len(), &0u64))
-            })?;
-            bytes += sampled.scaled(elements);
+            let tree = self.derived_tree(db, key, place);
+            bytes += self.sample(tree, samples, elements)?;
         }
         Ok(Some(bytes))
     }
 
+    /// Bytes that so many rows of a tree take, by a sample of them.
+    fn sample(&mut self, tree: TreeId, samples: usize, rows: u64) -> Outcome<u64> {
+        let mut sampled = Sampled::new(samples);
+        self.resident.walk(tree, 0, None, &mut |name, value, _| {
+            sampled.add(row_bytes(name.len(), value.bytes().len()))
+        })?;
+        Ok(sampled.scaled(rows))
+    }
+
     /// Bytes of those that the store does not have.
     pub(crate) fn pinned_bytes(&self) -> usize {
-        self.headers.pinned_bytes() + self.rows.pinned_bytes() + self.derived.pinned_bytes()
+        self.resident.pages.owed_bytes()
     }
 
     /// Bytes of the changes of `system`.
@@ -487,14 +498,9 @@ impl<S: Store> Space<S> {
             Scope::Key(_, key) => vec![key.clone()],
             Scope::Db(db) => {
                 let mut keys = Vec::new();
-                let (from, to) = (db.to_be_bytes(), keys::prefix_end(&db.to_be_bytes()));
-                let Space { store, headers, origins, erased, .. } = self;
-                let store = &Kept { store, erased, origins };
                 let holes = holes.as_deref_mut();
-                merged(store, Family::Keys, headers, &from, &to, holes, |key, _| {
-                    keys.extend(
-                        keys::split_header(key).map(|(_, key)| Bytes::copy_from_slice(key)),
-                    );
+                self.walk_headers(*db, Cursor::START, holes, &mut |key, _| {
+                    keys.push(Bytes::copy_from_slice(key));
                     ControlFlow::Continue(())
                 })?;
                 keys
@@ -516,14 +522,11 @@ impl<S: Store> Space<S> {
                 found.push(RowKey { db, key: key.clone(), slot, subkey });
             }
             for slot in slots {
-                let mut prefix = Vec::new();
-                keys::slot_prefix(&mut prefix, db, &key, slot);
-                let end = keys::prefix_end(&prefix);
-                let Space { store, rows, origins, erased, .. } = self;
-                let store = &Kept { store, erased, origins };
+                let tree = self.tree(db, &key, slot, place);
+                self.resident.pack(&mut self.rows);
                 let holes = holes.as_deref_mut();
-                merged(store, Family::Data, rows, &prefix, &end, holes, |name, _: &Row| {
-                    let subkey = Bytes::copy_from_slice(keys::subkey_of(name, prefix.len()));
+                self.resident.walk_rows(tree, 0, holes, &mut |subkey, _: &Row| {
+                    let subkey = Bytes::copy_from_slice(subkey);
                     found.push(RowKey { db, key: key.clone(), slot, subkey });
                     ControlFlow::Continue(())
                 })?;
@@ -647,7 +650,6 @@ impl<S: Store> Space<S> {
         let state = header.slot_mut(row.slot);
         let (came, went) = (u64::from(!new.is_empty()), u64::from(!old.is_empty()));
         state.stored = state.stored + came - went;
-        state.cached = (state.cached + came).saturating_sub(went);
         state.rows = state.rows + u64::from(is) - u64::from(was);
         header.prune();
         if was != is && self.types.has_elements(row.slot) {
@@ -697,10 +699,7 @@ impl<S: Store> Space<S> {
 
     /// Rows that the store does not have.
     pub(crate) fn unwritten(&self) -> usize {
-        self.headers.unwritten()
-            + self.rows.unwritten()
-            + self.derived.unwritten()
-            + self.system.len()
+        self.resident.pages.unwritten() + self.system.len()
     }
 
     /// Whether a change could not be taken back, so that nothing may be written any more.
@@ -716,23 +715,8 @@ impl<S: Store> Space<S> {
     /// The dbs that have a record of any key, or a binding.
     pub(crate) fn databases(&mut self) -> Outcome<Vec<u16>> {
         let mut found: Vec<u16> = self.bindings.keys().map(|target| target.0).collect();
-        let mut from = Vec::new();
-        loop {
-            let Space { store, headers, origins, erased, .. } = self;
-            let store = &Kept { store, erased, origins };
-            let mut next = None;
-            let holes = Some(&mut Vec::new());
-            merged(store, Family::Keys, headers, &from, &[], holes, |key, _| {
-                next = keys::split_header(key).map(|(db, _)| db);
-                ControlFlow::Break(())
-            })?;
-            let Some(db) = next else { break };
-            found.push(db);
-            from = keys::prefix_end(&db.to_be_bytes());
-            if from.is_empty() {
-                break;
-            }
-        }
+        self.resident.pack(&mut self.headers);
+        found.extend(self.resident.databases()?);
         found.sort_unstable();
         found.dedup();
         Ok(found)
@@ -750,73 +734,69 @@ impl<S: Store> Space<S> {
     /// Closes the generation, which ends at that position of the log: puts all that the store does not have
     /// into a run. Until that is written, or has failed, no other may be closed. Cost: what has changed.
     pub(crate) fn freeze(&mut self, run: &mut Run, position: LogPosition) {
-        self.erased.iter().for_each(|(_, hole)| run.erase(hole.clone()));
-        let Space { headers, rows, derived, origins, .. } = self;
-        put_unwritten(run, Family::Keys, headers, origins);
-        put_unwritten(run, Family::Data, rows, origins);
-        put_unwritten(run, Family::Derived, derived, origins);
+        self.pack();
+        self.resident.freeze(run);
         for (key, Unwritten { row, .. }) in &self.system {
             match row {
                 Some(row) => run.put(Family::System, key, row),
                 None => run.delete(Family::System, key),
             }
         }
-        for (index, origin) in self.origins.list().iter().enumerate().skip(self.origins_stored) {
+        for (index, origin) in
+            self.resident.origins.list().iter().enumerate().skip(self.origins_stored)
+        {
             run.put(Family::System, &keys::origin(index), &origin.to_bytes());
         }
-        self.origins_frozen = self.origins.list().len();
+        self.origins_frozen = self.resident.origins.list().len();
         if !self.expiring.is_empty() {
             run.put(Family::System, keys::EXPIRING, self.expiring_record(position).as_slice());
         }
         self.generation += 1;
     }
 
-    /// The closed generation is in the store, or could not be written.
-    pub(crate) fn thaw(&mut self, written: bool) {
-        self.headers.thaw(written);
-        self.rows.thaw(written);
-        self.derived.thaw(written);
+    /// The closed generation, which was that run, is in the store, or could not be written.
+    pub(crate) fn thaw(&mut self, run: &Run, written: bool) {
+        self.resident.thaw(run, written);
         if written {
             self.origins_stored = self.origins_frozen;
             self.system.retain(|_, change| change.generation == self.generation);
-            self.erased.retain(|(generation, _)| *generation == self.generation);
+            self.resident.erased.retain(|(generation, _)| *generation == self.generation);
         }
     }
 
-    /// Between ticks: gives back what is not needed, in so many steps at most. True if there is more.
-    pub(crate) fn rest(&mut self, steps: usize) -> bool {
+    /// Packs what the tick has changed.
+    fn pack(&mut self) {
+        self.resident.pack(&mut self.headers);
+        self.resident.pack(&mut self.rows);
+        self.resident.pack(&mut self.derived);
+    }
+
+    /// The tick is over: nobody works on its rows any more.
+    fn close(&mut self) {
+        self.pack();
         (self.recent, self.recent_row) = (None, None);
-        self.headers.sweep(steps) | self.rows.sweep(steps) | self.derived.sweep(steps)
+        self.headers.clear();
+        self.rows.clear();
+        self.derived.clear();
+    }
+
+    /// Between ticks: gives back what is not needed, of so many pages at most. True if there is more.
+    pub(crate) fn rest(&mut self, pages: usize) -> bool {
+        self.resident.pages.settle(pages)
     }
 
     /// The tick has happened.
     pub(crate) fn settle(&mut self) {
         self.settle_due();
-        self.rest(SWEPT);
-        // Half of the budget for records, the rest for rows; what one does not use the other may.
-        let half = self.limit / 2;
-        let limit = self.limit - (self.rows.bytes() + self.derived.bytes()).min(half);
-        self.headers.evict(limit, |_, _| {});
-        let limit = self.limit - (self.headers.bytes() + self.derived.bytes()).min(half);
-        let Space { headers, rows, scratch, .. } = self;
-        rows.evict(limit, |key, row| {
-            // A record that is not there begins to count anew when it is.
-            if let Some((db, key, slot, _)) = keys::split_slot(key).filter(|_| !row.is_empty()) {
-                keys::header(scratch, db, key);
-                if let Some(place) = headers.find(scratch) {
-                    let state = headers[place].slot_mut(slot);
-                    state.cached = state.cached.saturating_sub(1);
-                }
-            }
-        });
-        let left = self.limit.saturating_sub(self.headers.bytes() + self.rows.bytes());
-        self.derived.evict(left.max(self.limit / 8), |_, _| {});
+        self.close();
+        self.rest(SETTLED);
+        self.resident.evict();
     }
 
     /// The tick has not happened, and its rows are put back. What time alone has hidden stays so.
     pub(crate) fn unhappen(&mut self) {
         self.put_due_back();
-        (self.recent, self.recent_row) = (None, None);
+        self.close();
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }

@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::follow::{Flip, KeyChange};
 use super::{Counted, Outcome, Space};
-use crate::cache::Place;
 use crate::causal::Millis;
 use crate::name::{Cursor, RowKey, Slot};
+use crate::open::Place;
 use crate::row::Row;
 use crate::store::Store;
 

@@ -143,7 +143,7 @@ impl<S: Store> Space<S> {
             flow
         };
         let mut holes = Vec::new();
-        scan_on(&self.store, Family::System, from, &to, &mut holes, &mut |key, _| {
+        scan_on(&self.resident.store, Family::System, from, &to, &mut holes, &mut |key, _| {
             while let Some((ours, change)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
                 if change.row.is_some() {
                     pass(ours)?;

@@ -98,7 +98,7 @@ impl<S: Store> Space<S> {
 
     /// Reads the record of that position, or counts.
     pub(super) fn load_expiring(&mut self, position: LogPosition) -> Outcome<()> {
-        let record = self.store.get(Family::System, keys::EXPIRING)?;
+        let record = self.resident.store.get(Family::System, keys::EXPIRING)?;
         let kept = record.and_then(|record| decode(&record, position).ok().flatten());
         match kept {
             Some(kept) => self.expiring = kept,

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{Counted, Outcome, Space};
-use crate::cache::Place;
+use crate::open::Place;
 use crate::store::Store;
 
 /// An element that came into sight (+1) or went out of it (-1) in its slot.

@@ -11,12 +11,12 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::follow::KeyChange;
-use super::stored::{Kept, is_unreadable, merged};
-use super::{Counted, Outcome, Space};
+use super::stored::{Kept, is_unreadable};
+use super::{Counted, DB, Outcome, Space};
 use crate::codec::{Reader, Writer};
 use crate::crdt::string::STRING;
 use crate::header::Header;
-use crate::name::{RowKey, Scope, Slot};
+use crate::name::{Cursor, RowKey, Scope, Slot};
 use crate::row::Row;
 use crate::store::{Family, Hole, Read, Store, StoreError, keys, scan_on};
 
@@ -60,12 +60,14 @@ impl<S: Store> Space<S> {
         // What is derived is computed anew.
         let lost = holes.iter().filter(|hole| hole.family != Family::Derived).count();
         self.note_lost(lost as u64);
-        self.erased.extend(holes.into_iter().map(|hole| (self.generation, hole)));
+        for hole in holes {
+            self.resident.erase(self.generation, hole);
+        }
     }
 
     /// The store without what was given up.
     pub(super) fn kept(&self) -> Kept<'_, S> {
-        Kept { store: &self.store, erased: &self.erased, origins: &self.origins }
+        self.resident.kept()
     }
 
     /// Takes a row for empty that cannot be read. One that can be read stays.
@@ -80,8 +82,7 @@ impl<S: Store> Space<S> {
             let record = self.header(row.db, &row.key)?;
             let mut name = Vec::new();
             keys::row(&mut name, row);
-            let place = self.rows.insert(&name, Row::default());
-            self.rows.pin(place);
+            self.open_blank(&name);
             self.headers.pin(record);
             let before = Counted::of(&self.headers[record]);
             let shown = self.headers[record].hidden.0 == 0;
@@ -110,7 +111,8 @@ impl<S: Store> Space<S> {
     pub(crate) fn give_up_record(&mut self, db: u16, key: &[u8]) -> Outcome<()> {
         let mut name = Vec::new();
         keys::header(&mut name, db, key);
-        let place = self.headers.insert(&name, Header::default());
+        let tree = self.resident.keys_of(db);
+        let place = self.headers.insert(&name, (tree, DB), Header::default(), false);
         self.headers.pin(place);
         let mut holes = vec![Hole::of(Family::Keys, &name)];
         let mut prefix = Vec::new();
@@ -119,11 +121,9 @@ impl<S: Store> Space<S> {
         let target = (db, Bytes::copy_from_slice(key));
         if self.graph.node(&target).is_some() {
             let mut elements = 0;
-            let end = keys::prefix_end(&prefix);
-            let Space { store, derived, origins, erased, .. } = self;
-            let store = &Kept { store, erased, origins };
-            let holes = Some(&mut holes);
-            merged(store, Family::Derived, derived, &prefix, &end, holes, |_, weight| {
+            let tree = self.resident.tree(Family::Derived, &prefix, false);
+            self.resident.pack(&mut self.derived);
+            self.resident.walk_rows(tree, 0, Some(&mut holes), &mut |_, weight: &u64| {
                 elements += u64::from(*weight > 0);
                 ControlFlow::Continue(())
             })?;
@@ -152,13 +152,22 @@ impl<S: Store> Space<S> {
             }
             ControlFlow::Continue(())
         })?;
-        for name in names {
-            let found = self.rows.find(&name);
-            let place = found.unwrap_or_else(|| self.rows.insert(&name, Row::default()));
-            self.rows.pin(place);
-            self.rows[place] = Row::default();
-        }
+        names.iter().for_each(|name| self.open_blank(name));
         Ok(())
+    }
+
+    /// Takes the row of a stored key for empty, whatever it holds.
+    fn open_blank(&mut self, stored: &[u8]) {
+        let Some(prefix) = keys::prefix_len(Family::Data, stored) else { return };
+        let place = match self.rows.find(stored) {
+            Some(place) => place,
+            None => {
+                let tree = self.resident.tree(Family::Data, &stored[..prefix], false);
+                self.rows.insert(stored, (tree, prefix), Row::default(), false)
+            }
+        };
+        self.rows.pin(place);
+        self.rows[place] = Row::default();
     }
 
     /// [`rows_in`](Space::rows_in) of what can be read; the rest is listed.
@@ -177,13 +186,10 @@ impl<S: Store> Space<S> {
             }
             Scope::Db(db) => {
                 let mut shown = Vec::new();
-                let to = keys::prefix_end(&db.to_be_bytes());
-                let Space { store, headers, origins, erased, .. } = self;
-                let store = &Kept { store, erased, origins };
-                let from = db.to_be_bytes();
+                let (from, to) = (db.to_be_bytes(), keys::prefix_end(&db.to_be_bytes()));
                 let holes = Some(&mut Vec::new());
-                merged(store, Family::Keys, headers, &from, &to, holes, |key, _| {
-                    shown.extend(keys::split_header(key).map(|(_, key)| key.to_vec()));
+                self.walk_headers(*db, Cursor::START, holes, &mut |key, _| {
+                    shown.push(key.to_vec());
                     ControlFlow::Continue(())
                 })?;
                 shown.iter().try_for_each(|key| self.recount_key(*db, key))?;
@@ -210,13 +216,10 @@ impl<S: Store> Space<S> {
         let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
         for slot in slots {
             let (mut stored, mut shown) = (0, 0);
-            let mut prefix = Vec::new();
-            keys::slot_prefix(&mut prefix, db, key, slot);
-            let end = keys::prefix_end(&prefix);
-            let Space { store, rows, origins, erased, .. } = self;
-            let store = &Kept { store, erased, origins };
+            let tree = self.tree(db, key, slot, place);
+            self.resident.pack(&mut self.rows);
             let holes = Some(&mut Vec::new());
-            merged(store, Family::Data, rows, &prefix, &end, holes, |_, row: &Row| {
+            self.resident.walk_rows(tree, 0, holes, &mut |_, row: &Row| {
                 stored += u64::from(!row.is_empty());
                 shown += u64::from(row.is_visible(hidden));
                 ControlFlow::Continue(())
@@ -225,8 +228,6 @@ impl<S: Store> Space<S> {
             let before = Counted::of(&self.headers[place]);
             let state = self.headers[place].slot_mut(slot);
             (state.stored, state.rows) = (stored, shown);
-            // Too few are no fault: then the store is asked.
-            state.cached = 0;
             self.headers[place].prune();
             let after = Counted::of(&self.headers[place]);
             self.recount(db, before, after);

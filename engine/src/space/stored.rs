@@ -1,21 +1,24 @@
-//! Rows as the store has them, and both sides as one: what lies in the store, and what it does not have yet.
+//! Rows as the store has them.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::{Outcome, corrupt};
-use crate::cache::{Cache, Weigh};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::header::Header;
 use crate::row::{Origins, Row};
-use crate::store::{Family, Hole, Read, Run, StoreError, Visit, keys, scan_on};
+use crate::store::{Family, Hole, Read, StoreError, Visit, keys};
 
-/// Values that lie in a cache and in a family of the store.
-pub(super) trait Stored: Weigh + Sized {
-    /// Appends the stored form; false if there is nothing to store.
-    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool;
+/// Values of a family of the store.
+pub(super) trait Stored: Default {
+    /// Whether it says no more than that there is nothing.
+    fn is_blank(&self) -> bool;
+    /// Bytes that it holds outside itself, roughly those that it takes when it is stored.
+    fn heap_bytes(&self) -> usize;
+    /// Appends the stored form.
+    fn save(&self, out: &mut Writer, origins: &mut Origins);
+    /// Reads it.
     fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Self>;
 }
 
@@ -31,10 +34,17 @@ pub(crate) fn parse_row(mut input: Reader<'_>, origins: &Origins) -> Result<Row,
 }
 
 impl Stored for Row {
-    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
+    fn is_blank(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        Row::heap_bytes(self)
+    }
+
+    fn save(&self, out: &mut Writer, origins: &mut Origins) {
         out.u8(ROW_FORMAT);
         self.encode(out, origins);
-        !self.is_empty()
     }
 
     fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Row> {
@@ -43,9 +53,16 @@ impl Stored for Row {
 }
 
 impl Stored for Header {
-    fn save(&self, out: &mut Writer, origins: &mut Origins) -> bool {
+    fn is_blank(&self) -> bool {
+        Header::is_blank(self)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        Header::heap_bytes(self)
+    }
+
+    fn save(&self, out: &mut Writer, origins: &mut Origins) {
         self.encode(out, origins);
-        !self.is_blank()
     }
 
     fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Header> {
@@ -57,10 +74,17 @@ impl Stored for Header {
 const WEIGHT_FORMAT: u8 = 1;
 
 impl Stored for u64 {
-    fn save(&self, out: &mut Writer, _origins: &mut Origins) -> bool {
+    fn is_blank(&self) -> bool {
+        *self == 0
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+
+    fn save(&self, out: &mut Writer, _origins: &mut Origins) {
         out.u8(WEIGHT_FORMAT);
         out.varint(*self);
-        *self > 0
     }
 
     fn load(input: Reader<'_>, _origins: &Origins) -> Outcome<u64> {
@@ -75,8 +99,6 @@ impl Stored for u64 {
 pub(super) struct Kept<'s, S> {
     pub(super) store: &'s S,
     pub(super) erased: &'s [(u64, Hole)],
-    /// By which its rows are read.
-    pub(super) origins: &'s Origins,
 }
 
 impl<S: Read> Read for Kept<'_, S> {
@@ -134,95 +156,6 @@ impl<S: Read> Read for Kept<'_, S> {
 /// Whether what was tried has met what cannot be read.
 pub(crate) fn is_unreadable<T>(outcome: &Outcome<T>) -> bool {
     matches!(outcome, Err(StoreError::Corrupt(_)))
-}
-
-pub(super) fn put_unwritten<V: Stored>(
-    run: &mut Run,
-    family: Family,
-    cache: &mut Cache<V>,
-    origins: &mut Origins,
-) {
-    cache.freeze(|key, value| run.encode(family, key, |out| value.save(out, origins)));
-}
-
-/// Visits `from <= key < to` of a family: the store's rows, and in their place or between them those that it
-/// does not have yet, but not what is blank. With `holes` it passes over what cannot be read, and lists
-/// that; without, it fails there.
-pub(super) fn merged<S: Read, V: Stored>(
-    store: &Kept<'_, S>,
-    family: Family,
-    cache: &mut Cache<V>,
-    from: &[u8],
-    to: &[u8],
-    mut holes: Option<&mut Vec<Hole>>,
-    mut visit: impl FnMut(&[u8], &V) -> ControlFlow<()>,
-) -> Outcome<()> {
-    cache.order();
-    let mut blank = Vec::new();
-    let cached = &*cache;
-    let mut ours = cached.unwritten_range(from, to).peekable();
-    // Cached or changed: what lies in the cache is never older than the store.
-    let mut here = |key: &[u8], value: &V, ours: bool| {
-        if !value.is_blank() {
-            return visit(key, value);
-        }
-        if ours {
-            blank.push(SmallVec::from_slice(key));
-        }
-        ControlFlow::Continue(())
-    };
-    let mut failed = None;
-    let mut stopped = false;
-    let mut undecoded = Vec::new();
-    let passes = holes.is_some();
-    let mut pass = |key: &[u8], bytes: &[u8]| {
-        while let Some(mine) = ours.next_if(|mine| &***mine < key) {
-            if let Some(value) = cached.peek(mine)
-                && here(mine, value, true).is_break()
-            {
-                stopped = true;
-                return ControlFlow::Break(());
-            }
-        }
-        let flow = match (ours.next_if(|mine| &***mine == key), cached.peek(key)) {
-            (mine, Some(value)) => here(key, value, mine.is_some()),
-            (_, None) => match V::load(Reader::new(bytes), store.origins) {
-                Ok(value) => here(key, &value, false),
-                Err(_) if passes => {
-                    undecoded.push(key.to_vec());
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            },
-        };
-        stopped |= flow.is_break();
-        flow
-    };
-    match &mut holes {
-        Some(holes) => scan_on(store, family, from, to, holes, &mut pass)?,
-        None => store.scan(family, from, to, &mut pass)?,
-    }
-    if let Some(holes) = holes {
-        holes.extend(undecoded.iter().map(|key| Hole::of(family, key)));
-    }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if !stopped {
-        for mine in ours.by_ref() {
-            if let Some(value) = cached.peek(mine)
-                && here(mine, value, true).is_break()
-            {
-                break;
-            }
-        }
-    }
-    drop(ours);
-    cache.unlist(&blank);
-    Ok(())
 }
 
 pub(crate) fn load_origins<R: Read>(store: &R) -> Outcome<Origins> {

@@ -9,14 +9,14 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::follow::{Flip, KeyChange};
-use super::stored::{Kept, Stored, is_unreadable, merged};
+use super::stored::{Stored, is_unreadable};
 use super::{Counted, Outcome, Space, Step, corrupt};
-use crate::cache::Place;
 use crate::codec::{Reader, Writer};
 use crate::crdt::set::SET;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::name::{Cursor, RowKey, Slot};
+use crate::open::Place;
 use crate::row::Row;
 use crate::store::{Family, Store, StoreError, keys};
 
@@ -180,7 +180,8 @@ impl<S: Store> Space<S> {
     fn set_binding(&mut self, target: &Target, row: Row) -> (Row, Vec<Target>) {
         let changed = self.graph.change(target, &row);
         let mut stored = Writer::new();
-        let is_there = row.save(&mut stored, &mut self.origins);
+        let is_there = !row.is_empty();
+        row.save(&mut stored, &mut self.resident.origins);
         self.note(keys::binding(target.0, &target.1), is_there.then(|| stored.into_vec()));
         let old = match is_there {
             true => self.bindings.insert(target.clone(), row),
@@ -201,14 +202,11 @@ impl<S: Store> Space<S> {
             let mut elements = Vec::new();
             let place = self.header(target.0, &target.1)?;
             if self.headers[place].derived.is_some() {
-                let mut prefix = Vec::new();
-                keys::element_prefix(&mut prefix, target.0, &target.1);
-                let end = keys::prefix_end(&prefix);
                 let mut holes = Vec::new();
-                let Space { store, derived, origins, erased, .. } = self;
-                let (store, listed) = (&Kept { store, erased, origins }, Some(&mut holes));
-                merged(store, Family::Derived, derived, &prefix, &end, listed, |it, _| {
-                    elements.push(Bytes::copy_from_slice(keys::subkey_of(it, prefix.len())));
+                let tree = self.derived_tree(target.0, &target.1, place);
+                self.resident.pack(&mut self.derived);
+                self.resident.walk_rows(tree, 0, Some(&mut holes), &mut |element, _: &u64| {
+                    elements.push(Bytes::copy_from_slice(element));
                     ControlFlow::Continue(())
                 })?;
                 self.erase(holes);
@@ -248,19 +246,24 @@ impl<S: Store> Space<S> {
         let mut bindings = BTreeMap::new();
         let mut failed = None;
         let from = [keys::BINDING];
-        self.store.scan(Family::System, &from, &keys::prefix_end(&from), &mut |key, value| {
-            let row = Row::load(Reader::new(value), &self.origins);
-            match (keys::split_name(&key[1..]), row) {
-                (Some((db, key)), Ok(row)) => {
-                    bindings.insert((db, Bytes::copy_from_slice(key)), row);
-                    ControlFlow::Continue(())
+        self.resident.store.scan(
+            Family::System,
+            &from,
+            &keys::prefix_end(&from),
+            &mut |key, value| {
+                let row = Row::load(Reader::new(value), &self.resident.origins);
+                match (keys::split_name(&key[1..]), row) {
+                    (Some((db, key)), Ok(row)) => {
+                        bindings.insert((db, Bytes::copy_from_slice(key)), row);
+                        ControlFlow::Continue(())
+                    }
+                    (_, row) => {
+                        failed = Some(row.err());
+                        ControlFlow::Break(())
+                    }
                 }
-                (_, row) => {
-                    failed = Some(row.err());
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
+            },
+        )?;
         match failed {
             Some(Some(error)) => return Err(error),
             Some(None) => return corrupt("binding"),

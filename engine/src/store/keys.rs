@@ -67,6 +67,34 @@ pub fn subkey_of(stored: &[u8], prefix: usize) -> &[u8] {
     stored.get(prefix + HASH..).unwrap_or_default()
 }
 
+/// The same with its hash.
+pub(crate) fn name_at(stored: &[u8], prefix: usize) -> (u64, &[u8]) {
+    let rest = stored.get(prefix..).unwrap_or_default();
+    match rest.split_first_chunk::<HASH>() {
+        Some((hash, name)) => (u64::from_be_bytes(*hash), name),
+        None => (0, &[]),
+    }
+}
+
+/// Bytes of the common start of a row's stored key, which ends with that name.
+pub(crate) fn prefix_of(stored: &[u8], name: &[u8]) -> usize {
+    stored.len() - HASH - name.len()
+}
+
+/// Bytes of the common start of a row's stored key, of a family of rows.
+pub(crate) fn prefix_len(family: Family, stored: &[u8]) -> Option<usize> {
+    let of_key = |more| {
+        let (_, key, _) = split_element(stored)?;
+        Some(2 + 4 + key.len() + more)
+    };
+    match family {
+        Family::Keys => Some(2),
+        Family::Data => of_key(1),
+        Family::Derived => of_key(0),
+        _ => None,
+    }
+}
+
 /// Takes a key of `data` apart: db, key, slot, subkey.
 pub fn split_slot(stored: &[u8]) -> Option<(u16, &[u8], Slot, &[u8])> {
     let (db, key, rest) = split_element(stored)?;

@@ -186,13 +186,26 @@ pub fn has_rows<R: Read + ?Sized>(
     store: &R,
     families: impl IntoIterator<Item = Family>,
 ) -> Result<bool, StoreError> {
-    let mut found = false;
     for family in families {
-        store.scan(family, &[], &[], &mut |_, _| {
-            found = true;
-            ControlFlow::Break(())
-        })?;
+        if has_rows_in(store, family, &[], &[])? {
+            return Ok(true);
+        }
     }
+    Ok(false)
+}
+
+/// Whether a family has a row with `from <= key < to`.
+pub(crate) fn has_rows_in<R: Read + ?Sized>(
+    store: &R,
+    family: Family,
+    from: &[u8],
+    to: &[u8],
+) -> Result<bool, StoreError> {
+    let mut found = false;
+    store.scan(family, from, to, &mut |_, _| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
     Ok(found)
 }
 

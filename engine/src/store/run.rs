@@ -1,7 +1,8 @@
 //! A run: the changes of rows that reach the store together, as one sorted file.
 
-use super::{Family, Hole};
-use crate::codec::{Between, Parts, Writer};
+use super::{Family, Hole, keys};
+use crate::codec::{Between, Parts};
+use crate::pages::Value;
 
 /// Changes of rows, one for each key. They reach the store together or not at all.
 #[derive(Clone, Debug, Default)]
@@ -81,32 +82,30 @@ impl Run {
         });
     }
 
-    /// Writes a row that encodes itself, or removes it if there is nothing to encode.
-    pub(crate) fn encode(
+    /// Writes a row whose stored key is a common start, the hash of its name and the name, or removes it.
+    pub(crate) fn row(
         &mut self,
         family: Family,
-        key: &[u8],
-        encode: impl FnOnce(&mut Writer) -> bool,
+        prefix: &[u8],
+        name: &[u8],
+        value: Option<Value<'_>>,
     ) {
         let start = self.bytes.len();
-        let first = self.between.len();
-        let between = std::mem::take(&mut self.between);
-        let mut out = Writer::over(std::mem::take(&mut self.bytes)).sharing(between);
-        out.u8(family as u8);
-        out.raw(key);
-        let value = out.len();
-        let is_there = encode(&mut out);
-        (self.bytes, self.between) = out.into_parts();
-        if !is_there {
-            self.bytes.truncate(value);
-            self.between.truncate(first);
+        self.bytes.push(family as u8);
+        self.bytes.extend_from_slice(prefix);
+        keys::subkey(&mut self.bytes, name);
+        let (first, end) = (self.between.len(), self.bytes.len());
+        match value {
+            Some(Value::Packed(value)) => self.bytes.extend_from_slice(value),
+            Some(Value::Whole(value)) => self.between.push((end, value.clone())),
+            None => {}
         }
-        let shared = self.between.len() - first;
+        // The parts of a row are smaller than a request, and that than 4 GiB.
         self.changes.push(Change {
             start,
-            key: key.len() as u32 + 1,
-            value: is_there.then(|| (self.bytes.len() - value) as u32),
-            between: (first as u32, shared as u32),
+            key: (end - start) as u32,
+            value: value.map(|_| (self.bytes.len() - end) as u32),
+            between: (first as u32, (self.between.len() - first) as u32),
         });
     }
 
@@ -129,7 +128,7 @@ impl Run {
     }
 
     /// The changes: stored key, which is the family's number and then the key, and value.
-    pub(super) fn changes(&self) -> impl Iterator<Item = (&[u8], Option<Parts<'_>>)> {
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&[u8], Option<Parts<'_>>)> {
         self.changes.iter().map(|change| {
             let end = change.start + change.key as usize;
             let (first, count) = (change.between.0 as usize, change.between.1 as usize);

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::{OpResult, Txn};
-use crate::cache::Place;
 use crate::causal::{Millis, VersionVector};
 use crate::crdt::deadline;
 use crate::name::{RowKey, Scope, Slot};
+use crate::open::Place;
 use crate::space::Spot;
 use crate::store::Store;
 

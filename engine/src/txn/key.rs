@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use super::deadline::Ttl;
 use super::{OpError, OpResult, Txn};
-use crate::cache::Place;
 use crate::causal::Millis;
 use crate::crdt::birth;
 use crate::engine::Engine;
 use crate::name::{RowKey, Slot};
+use crate::open::Place;
 use crate::row::Shown;
 use crate::space::Spot;
 use crate::store::Store;

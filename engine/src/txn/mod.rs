@@ -18,12 +18,12 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::cache::Place;
 use crate::causal::{Dot, Millis, Stamp};
 use crate::draft::Point;
 use crate::engine::Engine;
 use crate::header::Header;
 use crate::name::{Cursor, RowKey, Slot};
+use crate::open::Place;
 use crate::row::{Row, Shown};
 use crate::space::Spot;
 use crate::store::{Store, StoreError};

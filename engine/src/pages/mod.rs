@@ -1,0 +1,481 @@
+//! The rows that are in memory, packed in pages in the order that they have in the store.
+//!
+//! A *tree* holds the rows of one prefix: the keys of a db, the members of a set, the fields of a hash. Its
+//! pages lie in the order of the hash of a row's name, as the rows of the store do, so that a whole read
+//! walks over them and a cursor is a place among them. A page that is *whole* has all rows of its interval:
+//! what it does not have is nowhere, and nobody asks the store. One that is not has some of them, and what is
+//! looked up joins them, row by row; so memory holds what is used, and not what lies beside that.
+//!
+//! What was changed and the store does not have is *owed*, and stays until the generation that it belongs
+//! to is written. What is not may go at any time, by CLOCK (Corbató, "A Paging Experiment with the Multics
+//! System", 1968): the hand passes over the pages and spares once the rows that were looked up since.
+//!
+//! Pages: Litwin, "Linear Hashing", 1980, and Fagin et al., "Extendible Hashing", 1979, split by the bits of
+//! a hash; here they split in the middle, as the leaves of a B+tree (Bayer and McCreight, 1972), so that no
+//! choice of names makes a directory grow.
+
+mod page;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::hash::BuildHasher;
+use std::ops::ControlFlow;
+
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+use hashbrown::HashTable;
+
+use page::{Changed, Flags, Page};
+pub(crate) use page::{LARGE, Value, row_bytes};
+#[cfg(test)]
+use tests::hash;
+use tree::Tree;
+
+#[cfg(not(test))]
+use crate::name::hash;
+use crate::slots::Slots;
+use crate::store::Family;
+
+/// The name of a row within its tree, behind its hash: by both, trees are in order.
+pub(crate) type Name<'n> = (u64, &'n [u8]);
+
+/// A tree. Valid until the next eviction, which only happens between ticks, and for the keys of a db for
+/// ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TreeId(u32);
+
+/// What memory says of a row.
+pub(crate) enum Lookup<'p> {
+    /// It is this.
+    Row(Value<'p>),
+    /// There is none.
+    Absent,
+    /// There is none any more, which the store has not been told.
+    Removed,
+    /// The store has to be asked.
+    Unknown,
+}
+
+/// How a walk ended.
+pub(crate) enum Walk {
+    /// With the last row, or by the visitor.
+    Done,
+    /// At a place from which on rows have to be read from the store, and where that ends (`None`: with the
+    /// tree).
+    Gap(u64, Box<[u8]>, Option<(u64, Box<[u8]>)>),
+}
+
+/// A page by where it begins.
+struct Listed {
+    tree: TreeId,
+    hash: u64,
+    low: Box<[u8]>,
+}
+
+pub(crate) struct Pages {
+    trees: Slots<Tree>,
+    table: HashTable<TreeId>,
+    hasher: SeedableRandomState,
+    /// The tree asked for last.
+    recent: Option<TreeId>,
+    /// Bytes of all trees.
+    bytes: usize,
+    /// The generation that changes belong to now.
+    generation: u64,
+    /// The newest generation that the store has.
+    written: u64,
+    /// Pages with changes of this generation.
+    changed: Vec<Listed>,
+    /// Those of the one that is being written.
+    frozen: Vec<Listed>,
+    /// Pages that may have rows to forget.
+    settling: Vec<Listed>,
+    /// Rows that the store does not have.
+    unwritten: usize,
+    frozen_rows: usize,
+    /// Where eviction goes on.
+    hand: Hand,
+    /// Rows that came from the store since the last eviction.
+    filled: usize,
+}
+
+#[derive(Default)]
+struct Hand {
+    tree: usize,
+    hash: u64,
+    low: Box<[u8]>,
+}
+
+/// Rows that the hand passes at most in one eviction, beside four for each one that came.
+const STEPS: usize = 4096;
+/// Pages whose list keeps its memory.
+const KEPT: usize = 4096;
+
+impl Pages {
+    /// No rows. The seed keeps clients from choosing keys that collide.
+    pub(crate) fn new(seed: u64) -> Pages {
+        Pages {
+            trees: Slots::new(),
+            table: HashTable::new(),
+            hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            recent: None,
+            bytes: 0,
+            generation: 1,
+            written: 0,
+            changed: Vec::new(),
+            frozen: Vec::new(),
+            settling: Vec::new(),
+            unwritten: 0,
+            frozen_rows: 0,
+            hand: Hand::default(),
+            filled: 0,
+        }
+    }
+
+    // ---- trees -----------------------------------------------------------------------------------------
+
+    /// The tree of a family's prefix, if it has any rows in memory.
+    pub(crate) fn find_tree(&mut self, family: Family, prefix: &[u8]) -> Option<TreeId> {
+        let Pages { trees, table, recent, .. } = self;
+        let same = |id: &TreeId| {
+            let tree = &trees[id.0 as usize];
+            tree.family == family && *tree.prefix == *prefix
+        };
+        if let Some(recent) = recent.filter(same) {
+            return Some(recent);
+        }
+        let hash = self.hasher.hash_one((family, prefix));
+        let found = table.find(hash, same).copied();
+        *recent = found.or(*recent);
+        found
+    }
+
+    /// Adds a tree of a prefix that has none; `whole`: the store has no row of it.
+    pub(crate) fn add_tree(&mut self, family: Family, prefix: &[u8], whole: bool) -> TreeId {
+        let tree = Tree::new(family, prefix, whole);
+        self.bytes += tree.bytes;
+        // No machine holds 2^32 trees of more than a hundred bytes.
+        let id = TreeId(self.trees.insert(tree) as u32);
+        let Pages { trees, table, hasher, .. } = self;
+        let hash = |id: &TreeId| {
+            let tree = &trees[id.0 as usize];
+            hasher.hash_one((tree.family, &*tree.prefix))
+        };
+        table.insert_unique(hasher.hash_one((family, prefix)), id, hash);
+        self.recent = Some(id);
+        // It may stay without rows.
+        self.settling.push(Listed { tree: id, hash: 0, low: Box::default() });
+        id
+    }
+
+    /// The family and the prefix of a tree.
+    pub(crate) fn prefix(&self, id: TreeId) -> (Family, &[u8]) {
+        let tree = &self.trees[id.0 as usize];
+        (tree.family, &tree.prefix)
+    }
+
+    /// All trees of a family, with their prefixes.
+    pub(crate) fn trees_of(&self, family: Family) -> Vec<(TreeId, Vec<u8>)> {
+        let of_family = |id: &TreeId| {
+            let (its, prefix) = self.prefix(*id);
+            (its == family).then(|| (*id, prefix.to_vec()))
+        };
+        self.table.iter().filter_map(of_family).collect()
+    }
+
+    /// Forgets a tree that has no rows, unless it is one of keys: these are few.
+    fn drop_if_empty(&mut self, id: TreeId) {
+        let Some(tree) = self.trees.get_mut(id.0 as usize) else { return };
+        if !tree.is_empty(self.written) || tree.family == Family::Keys {
+            return;
+        }
+        let hash = self.hasher.hash_one((tree.family, &*tree.prefix));
+        if let Ok(entry) = self.table.find_entry(hash, |it| *it == id) {
+            entry.remove();
+        }
+        if let Some(tree) = self.trees.remove(id.0 as usize) {
+            self.bytes -= tree.bytes;
+        }
+        self.recent = None;
+    }
+
+    // ---- rows ------------------------------------------------------------------------------------------
+
+    /// Looks a row up.
+    pub(crate) fn get(&mut self, id: TreeId, name: Name<'_>) -> Lookup<'_> {
+        let tree = &mut self.trees[id.0 as usize];
+        let at = tree.find(name);
+        let page = tree.page_mut(at);
+        match page.find(name) {
+            Err(_) if page.is_whole() => Lookup::Absent,
+            Err(_) => Lookup::Unknown,
+            Ok(row) => {
+                let flags = page.row(row).flags;
+                if flags.has(Flags::BLANK) {
+                    return Lookup::Removed;
+                }
+                if !flags.has(Flags::USED) {
+                    page.set_flags(row, flags.with(Flags::USED));
+                }
+                Lookup::Row(page.row(row).value)
+            }
+        }
+    }
+
+    /// Changes a row, or removes it. `absent`: the store is known to have none of that name.
+    pub(crate) fn change(
+        &mut self,
+        id: TreeId,
+        name: Name<'_>,
+        value: Option<Value<'_>>,
+        absent: bool,
+    ) {
+        let now = (self.generation, self.written);
+        self.edit(id, name, |page| page.change(name, value, absent, now));
+    }
+
+    fn edit(&mut self, id: TreeId, name: Name<'_>, edit: impl FnOnce(&mut Page) -> Changed) {
+        let Pages { trees, changed, generation, .. } = self;
+        let tree = &mut trees[id.0 as usize];
+        let before = tree.bytes;
+        let mut list = |page: &Page| list(changed, *generation, id, page);
+        let at = tree.find(name);
+        let (hash, low) = tree.page(at).start();
+        let start = (hash, Box::<[u8]>::from(low));
+        let Changed { first, unwritten } = tree.change(at, edit, &mut list);
+        if first {
+            changed.push(Listed { tree: id, hash: start.0, low: start.1 });
+        }
+        self.bytes = self.bytes + tree.bytes - before;
+        self.unwritten = self.unwritten.saturating_add_signed(unwritten);
+    }
+
+    /// Takes in a row that the store has and memory does not.
+    pub(crate) fn fill(&mut self, id: TreeId, name: Name<'_>, value: Value<'_>) {
+        self.filled += 1;
+        self.edit(id, name, |page| {
+            if let Err(at) = page.find(name) {
+                page.insert(at, name, value, Flags::USED);
+            }
+            Changed::default()
+        });
+    }
+
+    /// Takes in all rows that the store has from a place on up to another one (`None`: to the end), in order.
+    /// What memory has of them is newer.
+    pub(crate) fn fill_interval<'r>(
+        &mut self,
+        id: TreeId,
+        from: Name<'_>,
+        to: Option<Name<'_>>,
+        rows: impl Iterator<Item = (Name<'r>, Value<'r>)>,
+    ) {
+        let Pages { trees, changed, generation, .. } = self;
+        let tree = &mut trees[id.0 as usize];
+        let before = tree.bytes;
+        let more = &mut |page: &Page| list(changed, *generation, id, page);
+        tree.cut(from, more);
+        if let Some(to) = to {
+            tree.cut(to, more);
+        }
+        let at = tree.find(from);
+        let mut filled = 0;
+        tree.edit(at, |page| {
+            for (name, value) in rows {
+                if let Err(at) = page.find(name) {
+                    page.insert(at, name, value, Flags::CLEAN);
+                    filled += 1;
+                }
+            }
+            page.set_whole();
+        });
+        tree.split(at, more);
+        tree.merge(tree.find(from));
+        self.filled += filled;
+        self.bytes = self.bytes + tree.bytes - before;
+    }
+
+    /// Visits the rows from a place on, in order, as far as memory has all of them.
+    pub(crate) fn walk(
+        &self,
+        id: TreeId,
+        from: Name<'_>,
+        visit: &mut dyn FnMut(&[u8], Value<'_>) -> ControlFlow<()>,
+    ) -> Walk {
+        let tree = &self.trees[id.0 as usize];
+        let mut next = Some(tree.find(from));
+        let mut from = from;
+        while let Some(at) = next {
+            let page = tree.page(at);
+            next = tree.next(at);
+            if !page.is_whole() {
+                let from = from.max(page.start());
+                let to = next.map(|at| tree.page(at).start());
+                return Walk::Gap(from.0, from.1.into(), to.map(|to| (to.0, to.1.into())));
+            }
+            let first =
+                if from > page.start() { page.find(from).unwrap_or_else(|at| at) } else { 0 };
+            for row in page.rows_from(first) {
+                if !row.flags.has(Flags::BLANK) && visit(row.name, row.value).is_break() {
+                    return Walk::Done;
+                }
+            }
+            from = (0, &[]);
+        }
+        Walk::Done
+    }
+
+    /// Visits the rows that memory has from a place on up to another one (`None`: to the end), in order.
+    pub(crate) fn visit_known(
+        &self,
+        id: TreeId,
+        from: Name<'_>,
+        to: Option<Name<'_>>,
+        visit: &mut dyn FnMut(&[u8], Value<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let tree = &self.trees[id.0 as usize];
+        let mut next = Some(tree.find(from));
+        while let Some(at) = next {
+            let page = tree.page(at);
+            next = tree.next(at);
+            let first =
+                if from > page.start() { page.find(from).unwrap_or_else(|at| at) } else { 0 };
+            for row in page.rows_from(first) {
+                if to.is_some_and(|to| (hash(row.name), row.name) >= to) {
+                    return ControlFlow::Continue(());
+                }
+                if !row.flags.has(Flags::BLANK) {
+                    visit(row.name, row.value)?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    // ---- generations -----------------------------------------------------------------------------------
+
+    /// Rows that the store does not have.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.unwritten + self.frozen_rows
+    }
+
+    /// Bytes of the pages that have them. Cost: their number.
+    pub(crate) fn owed_bytes(&self) -> usize {
+        let listed = self.changed.iter().chain(&self.frozen);
+        let size = |it: &Listed| {
+            let tree = &self.trees[it.tree.0 as usize];
+            tree.page(tree.find((it.hash, &it.low))).heap_bytes()
+        };
+        listed.map(size).sum()
+    }
+
+    /// Closes the generation: visits all that was changed in it, by the trees' prefixes. Until it is written,
+    /// or has failed, no other may be closed.
+    pub(crate) fn freeze(
+        &mut self,
+        mut visit: impl FnMut(Family, &[u8], &[u8], Option<Value<'_>>),
+    ) {
+        for Listed { tree, hash, low } in &self.changed {
+            let tree = &mut self.trees[tree.0 as usize];
+            let at = tree.find((*hash, low));
+            let (family, prefix) = (tree.family, std::mem::take(&mut tree.prefix));
+            tree.page_mut(at).freeze(|name, value| visit(family, &prefix, name, value));
+            tree.prefix = prefix;
+        }
+        self.frozen = std::mem::take(&mut self.changed);
+        self.frozen_rows = std::mem::take(&mut self.unwritten);
+        self.generation += 1;
+    }
+
+    /// The closed generation is in the store.
+    pub(crate) fn thaw(&mut self) {
+        self.written = self.generation - 1;
+        self.frozen_rows = 0;
+        self.settling.append(&mut self.frozen);
+    }
+
+    /// The closed generation could not be written; then each of its rows is to be [owed again](Pages::owe).
+    pub(crate) fn freeze_again(&mut self) {
+        self.frozen_rows = 0;
+        self.frozen = Vec::new();
+    }
+
+    /// A row of the generation that could not be written.
+    pub(crate) fn owe(&mut self, id: TreeId, name: Name<'_>) {
+        let now = (self.generation, self.written);
+        self.edit(id, name, |page| page.owe_again(name, now));
+    }
+
+    /// Forgets rows that are gone by now, of so many pages at most. True if there is more to do.
+    pub(crate) fn settle(&mut self, pages: usize) -> bool {
+        let written = self.written;
+        for Listed { tree: id, hash, low } in
+            self.settling.split_off(self.settling.len().saturating_sub(pages))
+        {
+            let Some(tree) = self.trees.get_mut(id.0 as usize) else { continue };
+            let before = tree.bytes;
+            let at = tree.find((hash, &low));
+            let rows = tree.page(at).rows();
+            tree.edit(at, |page| page.settle(written));
+            if tree.page(at).rows() < rows {
+                tree.merge(at);
+            }
+            self.bytes = self.bytes + tree.bytes - before;
+            self.drop_if_empty(id);
+        }
+        if self.settling.is_empty() && self.settling.capacity() > KEPT {
+            self.settling = Vec::new();
+        }
+        !self.settling.is_empty()
+    }
+
+    // ---- memory ------------------------------------------------------------------------------------------
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lets go of what is not owed until no more than `limit` bytes are held, or for so many steps. `trees`:
+    /// also of trees without rows.
+    pub(crate) fn evict(&mut self, limit: usize, trees: bool) {
+        let mut steps = STEPS + 4 * std::mem::take(&mut self.filled);
+        while self.bytes > limit && steps > 0 {
+            if self.hand.tree >= self.trees.end() {
+                self.hand = Hand::default();
+            }
+            let Some(tree) = self.trees.get_mut(self.hand.tree) else {
+                self.hand.tree += 1;
+                steps = steps.saturating_sub(1);
+                continue;
+            };
+            let at = tree.find((self.hand.hash, &self.hand.low));
+            steps = steps.saturating_sub(1 + tree.page(at).rows());
+            let before = tree.bytes;
+            tree.edit(at, |page| page.sweep(self.written));
+            let next = tree.next(at).map(|next| tree.page(next).start());
+            let next = next.map(|(hash, low)| (hash, Box::<[u8]>::from(low)));
+            tree.merge(at);
+            self.bytes = self.bytes + tree.bytes - before;
+            match next {
+                Some((hash, low)) => (self.hand.hash, self.hand.low) = (hash, low),
+                None => {
+                    let id = TreeId(self.hand.tree as u32);
+                    self.hand = Hand { tree: self.hand.tree + 1, ..Hand::default() };
+                    if trees {
+                        self.drop_if_empty(id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lists a page, if it belongs to the generation.
+fn list(changed: &mut Vec<Listed>, generation: u64, tree: TreeId, page: &Page) {
+    if page.generation() == generation {
+        let (hash, low) = page.start();
+        changed.push(Listed { tree, hash, low: low.into() });
+    }
+}

@@ -373,12 +373,18 @@ impl<'a> Reader<'a> {
 
     /// The same, to be kept: shared with what is read if that is little more, copied otherwise.
     pub fn kept(&mut self) -> Result<Bytes, CodecError> {
-        let bytes = self.bytes()?;
+        let rest = self.bytes()?;
+        Ok(Reader { rest, ..*self }.kept_rest())
+    }
+
+    /// All that is left, to be kept as by [`kept`](Reader::kept).
+    pub(crate) fn kept_rest(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.rest);
         let shares = |whole: &&Bytes| bytes.len() >= SHARED && bytes.len() >= whole.len() / 8 * 7;
-        Ok(match self.whole.filter(shares) {
+        match self.whole.filter(shares) {
             Some(whole) => whole.slice_ref(bytes),
             None => Bytes::copy_from_slice(bytes),
-        })
+        }
     }
 
     /// An origin, 20 bytes.

@@ -16,9 +16,11 @@ use crate::crdt::deadline::{self, Decision};
 use crate::crdt::set::SET;
 use crate::crdt::string::STRING;
 use crate::name::Slot;
-use crate::row::{Origins, Row};
+use crate::row::{Origins, Plain, Row, Sibling};
 
 const FORMAT: u8 = 3;
+/// One single row that is one write, and nothing else: what most strings are.
+const PLAIN: u8 = 4;
 /// The first one, in which `hidden` is a stamp of the hybrid clock.
 const BY_STAMP: u8 = 1;
 /// Up to this one a record has one single row, that of a string.
@@ -192,7 +194,35 @@ impl Header {
         }
     }
 
+    /// If the key is one write and nothing else: that.
+    fn plain(&self) -> Option<(Slot, &Sibling)> {
+        match self.singles.as_slice() {
+            [(slot, row)]
+                if self.slots.is_empty()
+                    && self.deadline.is_none()
+                    && self.hidden == Millis(0)
+                    && self.derived.is_none() =>
+            {
+                Some((*slot, row.plain()?))
+            }
+            _ => None,
+        }
+    }
+
+    /// A stored record, if it is one write and nothing else: its slot, and that.
+    #[inline]
+    pub(crate) fn glance(stored: &[u8]) -> Option<(Slot, Plain<'_>)> {
+        let mut input = Reader::new(stored);
+        let slot = (input.u8() == Ok(PLAIN)).then(|| input.u8().ok())??;
+        Some((Slot(slot), Plain::read(input).ok()?))
+    }
+
     pub(crate) fn encode(&self, out: &mut Writer, origins: &mut Origins) {
+        if let Some((slot, sibling)) = self.plain() {
+            out.u8(PLAIN);
+            out.u8(slot.0);
+            return Row::encode_plain(sibling, out, origins);
+        }
         out.u8(FORMAT);
         out.varint(self.singles.len() as u64);
         for (slot, row) in &self.singles {
@@ -212,8 +242,13 @@ impl Header {
     }
 
     pub(crate) fn decode(mut input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
-        let format = input.one_of(BY_STAMP..=FORMAT)?;
+        let format = input.one_of(BY_STAMP..=PLAIN)?;
         let mut header = Header::default();
+        if format == PLAIN {
+            let slot = Slot(input.u8()?);
+            header.singles.push((slot, Row::decode_plain(&mut input, origins)?));
+            return Ok(header);
+        }
         if format <= ONE_SINGLE {
             header.set_single(STRING, Row::decode(&mut input, origins)?);
         } else {

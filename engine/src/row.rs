@@ -126,6 +126,8 @@ impl Eq for Known {}
 pub enum Shown<'r> {
     /// The payload of the winning sibling.
     Payload(&'r Bytes),
+    /// The same, where it lies in memory.
+    Packed(&'r [u8]),
     /// Base plus increments, saturated to 64 bits.
     Number(i64),
 }
@@ -135,6 +137,7 @@ impl<'r> Shown<'r> {
     pub fn text(self) -> Cow<'r, [u8]> {
         match self {
             Shown::Payload(bytes) => Cow::Borrowed(bytes),
+            Shown::Packed(bytes) => Cow::Borrowed(bytes),
             Shown::Number(number) => Cow::Owned(number.to_string().into_bytes()),
         }
     }
@@ -143,6 +146,7 @@ impl<'r> Shown<'r> {
     pub fn into_bytes(self) -> Bytes {
         match self {
             Shown::Payload(bytes) => bytes.clone(),
+            Shown::Packed(bytes) => Bytes::copy_from_slice(bytes),
             Shown::Number(number) => Bytes::from(number.to_string()),
         }
     }
@@ -531,6 +535,34 @@ impl Row {
         true
     }
 
+    /// If the row is one write and nothing else: that.
+    pub(crate) fn plain(&self) -> Option<&Sibling> {
+        match self.siblings.as_slice() {
+            [only] if self.counters.is_empty() => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Appends a row that is one write, so that its payload ends the value. It is read by
+    /// [`decode_plain`](Row::decode_plain), and looked at by [`Plain`].
+    pub(crate) fn encode_plain(sibling: &Sibling, out: &mut Writer, origins: &mut Origins) {
+        out.varint(origins.intern(&sibling.dot.origin));
+        out.varint(sibling.dot.seq);
+        out.stamp(sibling.stamp);
+        out.raw(&sibling.payload);
+    }
+
+    /// Reads what [`encode_plain`](Row::encode_plain) wrote.
+    pub(crate) fn decode_plain(
+        input: &mut Reader<'_>,
+        origins: &Origins,
+    ) -> Result<Row, CodecError> {
+        let mut row = Row::default();
+        let dot = Dot { origin: origins.read(input)?, seq: input.varint()? };
+        row.siblings.push(Sibling { dot, stamp: input.stamp()?, payload: input.kept_rest() });
+        Ok(row)
+    }
+
     /// Appends the row with its origins as indexes into `origins`.
     pub fn encode(&self, out: &mut Writer, origins: &mut Origins) {
         out.varint(self.siblings.len() as u64);
@@ -590,6 +622,31 @@ impl Row {
             return Err(CodecError::Invalid("counter entries"));
         }
         Ok(row)
+    }
+}
+
+/// A row that is one write, looked at where it lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<'p> {
+    written: Millis,
+    payload: &'p [u8],
+}
+
+impl<'p> Plain<'p> {
+    /// What [`Row::encode_plain`] wrote.
+    #[inline]
+    pub(crate) fn read(mut input: Reader<'p>) -> Result<Plain<'p>, CodecError> {
+        input.varint()?;
+        input.varint()?;
+        Ok(Plain { written: input.stamp()?.written, payload: input.rest() })
+    }
+
+    /// What clients read of it, of what was written after `hidden`; 0 hides nothing. Every type reads a row
+    /// that is one write as its payload.
+    #[inline]
+    pub(crate) fn shown(self, hidden: Millis) -> Option<Shown<'p>> {
+        let is_after = self.written > hidden || hidden == Millis(0);
+        is_after.then_some(Shown::Packed(self.payload))
     }
 }
 

@@ -33,8 +33,8 @@ use crate::dataflow::graph::{Graph, Target};
 use crate::header::Header;
 use crate::name::{Cursor, RowKey, Scope, Slot};
 use crate::open::{Open, Place};
-use crate::pages::{TreeId, row_bytes};
-use crate::row::Row;
+use crate::pages::{Located, Lookup, TreeId, Value, row_bytes};
+use crate::row::{Row, Shown};
 use crate::store::{Family, Hole, Run, Store, StoreError, keys};
 
 use due::Due;
@@ -43,6 +43,7 @@ use expiring::Expiring;
 use follow::{Flip, KeyChange};
 pub(crate) use lost::load_lost;
 use resident::Resident;
+use stored::{Stored as _, plain};
 pub(crate) use stored::{is_unreadable, load_origins, parse_row};
 
 /// Bytes of room for keys and rows that are kept.
@@ -302,6 +303,125 @@ impl<S: Store> Space<S> {
         Ok(self.look(spot))
     }
 
+    /// Where a key lies, if it is one write of that slot and nobody works on it. Otherwise its record has to
+    /// be asked.
+    pub(crate) fn glance(&mut self, db: u16, key: &[u8], slot: Slot) -> Option<Located> {
+        keys::header(&mut self.scratch, db, key);
+        if self.headers.find(&self.scratch).is_some() {
+            return None;
+        }
+        let tree = self.resident.keys_of(db);
+        let Lookup::Row(row) = self.resident.pages.find(tree, keys::name_at(&self.scratch, DB))
+        else {
+            return None;
+        };
+        match self.resident.pages.value(row) {
+            Value::Packed(stored) => {
+                Header::glance(stored).filter(|(of, _)| *of == slot).map(|_| row)
+            }
+            Value::Whole(_) => None,
+        }
+    }
+
+    /// What clients read of a key that lies there.
+    pub(crate) fn glanced(&self, key: Located) -> Option<Shown<'_>> {
+        Header::glance(self.resident.pages.value(key).bytes())?.1.shown(Millis(0))
+    }
+
+    /// Where a row of a collection lies whose key has its record there, if it is one write and nobody works
+    /// on it, or that there is none. Otherwise it has to be asked.
+    pub(crate) fn glance_row(
+        &mut self,
+        (db, key): (u16, &[u8]),
+        slot: Slot,
+        subkey: &[u8],
+        record: Place,
+    ) -> Option<Option<Located>> {
+        let stored = self.headers[record].slot(slot).map_or(0, |it| it.stored);
+        keys::slot_prefix(&mut self.scratch, db, key, slot);
+        let prefix = self.scratch.len();
+        keys::subkey(&mut self.scratch, subkey);
+        if self.rows.find(&self.scratch).is_some() {
+            return None;
+        }
+        let tree = self.resident.tree(Family::Data, &self.scratch[..prefix], stored == 0);
+        match self.resident.pages.find(tree, keys::name_at(&self.scratch, prefix)) {
+            Lookup::Absent | Lookup::Removed => Some(None),
+            Lookup::Unknown => None,
+            Lookup::Row(row) => match self.resident.pages.value(row) {
+                Value::Packed(stored) => plain(stored).map(|_| Some(row)),
+                Value::Whole(_) => None,
+            },
+        }
+    }
+
+    /// What clients read of a row that lies there, of what was written after `hidden`.
+    pub(crate) fn glanced_row(&self, row: Located, hidden: Millis) -> Option<Shown<'_>> {
+        plain(self.resident.pages.value(row).bytes())?.shown(hidden)
+    }
+
+    /// Visits the rows of a collection slot as clients see them, in the order of their places, from one on.
+    /// The key has its record there.
+    pub(crate) fn visit_shown(
+        &mut self,
+        (db, key): (u16, &[u8]),
+        slot: Slot,
+        from: Cursor,
+        record: Place,
+        visit: &mut dyn FnMut(&[u8], Shown<'_>) -> ControlFlow<()>,
+    ) -> Outcome<()> {
+        let (types, hidden) = (self.types, self.headers[record].hidden);
+        let tree = self.tree(db, key, slot, record);
+        self.resident.pack(&mut self.rows);
+        let mut failed = None;
+        self.resident.walk(tree, from.hash(), None, &mut |name, value, origins| {
+            if let Some(plain) = plain(value.bytes()) {
+                return plain.shown(hidden).map_or(ControlFlow::Continue(()), |it| visit(name, it));
+            }
+            match Row::load(value.reader(), origins) {
+                Ok(row) => match types.read(slot, &row, hidden) {
+                    Some(shown) => visit(name, shown),
+                    None => ControlFlow::Continue(()),
+                },
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Visits the keys of a db that clients see, with the slot that they see, in the order of their places,
+    /// from one on; passes over what cannot be read.
+    pub(crate) fn visit_keys(
+        &mut self,
+        db: u16,
+        from: Cursor,
+        visit: &mut dyn FnMut(&[u8], Slot) -> ControlFlow<()>,
+    ) -> Outcome<()> {
+        let tree = self.resident.keys_of(db);
+        self.resident.pack(&mut self.headers);
+        let mut holes = Vec::new();
+        let mut undecoded = false;
+        let listed = Some(&mut holes);
+        self.resident.walk(tree, from.hash(), listed, &mut |key, value, origins| {
+            let slot = match Header::glance(value.bytes()) {
+                Some((slot, _)) => Some(slot),
+                None => match Header::load(value.reader(), origins) {
+                    Ok(header) => header.visible(),
+                    Err(_) => {
+                        undecoded = true;
+                        None
+                    }
+                },
+            };
+            slot.map_or(ControlFlow::Continue(()), |slot| visit(key, slot))
+        })?;
+        self.unread |= undecoded || !holes.is_empty();
+        Ok(())
+    }
+
     /// Visits the rows of a collection slot in the order of their places, from one on, residue included.
     pub(crate) fn visit_rows(
         &mut self,
@@ -332,10 +452,7 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         if header.derived.is_none() {
-            let hidden = header.hidden;
-            return self.visit_rows(db, key, SET, from, &mut |member, row| {
-                if row.is_visible(hidden) { visit(member) } else { ControlFlow::Continue(()) }
-            });
+            return self.visit_shown((db, key), SET, from, place, &mut |member, _| visit(member));
         }
         let tree = self.derived_tree(db, key, place);
         self.resident.pack(&mut self.derived);

@@ -87,7 +87,7 @@ impl Number for Row {
     fn value(&self) -> Value {
         let number = match self.shown(Millis(0))? {
             Shown::Number(number) => number,
-            Shown::Payload(text) => std::str::from_utf8(text).unwrap().parse().unwrap(),
+            shown => std::str::from_utf8(&shown.text()).unwrap().parse().unwrap(),
         };
         Some((number, self.siblings().len()))
     }

@@ -1,7 +1,5 @@
 //! Hashes: fields set, incremented, removed and read.
 
-use std::ops::ControlFlow;
-
 use bytes::Bytes;
 
 use super::string::added;
@@ -60,10 +58,8 @@ impl<S: Store> Txn<'_, S> {
         visit: &mut Visit<'_>,
     ) -> OpResult<()> {
         let Some(place) = self.open_as(db, key, HASH)? else { return Ok(()) };
-        let hidden = self.at(place).hidden;
-        self.visit_rows(db, key, HASH, from, &mut |field, row| match row.shown(hidden) {
-            Some(shown) => visit(field, &shown.text()),
-            None => ControlFlow::Continue(()),
+        self.visit_shown((db, key), HASH, from, place, &mut |field, shown| {
+            visit(field, &shown.text())
         })
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::crdt::set::SET;
-use crate::name::{Cursor, RowKey};
+use crate::name::Cursor;
 use crate::store::Store;
 use crate::txn::{OpResult, Txn};
 
@@ -30,7 +30,7 @@ impl<S: Store> Txn<'_, S> {
             Some(place) if self.at(place).derived.is_some() => {
                 Ok(self.weight(db, key, member)? > 0)
             }
-            Some(place) => Ok(self.read_at(place, RowKey::new(db, key, SET, member))?.is_some()),
+            Some(place) => Ok(self.read_at((db, key), place, SET, member)?.is_some()),
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn added(shown: Option<Shown<'_>>, by: i64, not_integer: OpError) -> 
     let current = match shown {
         None => 0,
         Some(Shown::Number(number)) => number,
-        Some(Shown::Payload(text)) => parse_integer(text).ok_or(not_integer)?,
+        Some(shown) => parse_integer(&shown.text()).ok_or(not_integer)?,
     };
     current.checked_add(by).ok_or(OpError::Overflow)
 }

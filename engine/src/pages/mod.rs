@@ -30,7 +30,7 @@ use page::{Changed, Flags, Page};
 pub(crate) use page::{LARGE, Value, row_bytes};
 #[cfg(test)]
 use tests::hash;
-use tree::Tree;
+use tree::{At, Tree};
 
 #[cfg(not(test))]
 use crate::name::hash;
@@ -46,15 +46,23 @@ pub(crate) type Name<'n> = (u64, &'n [u8]);
 pub(crate) struct TreeId(u32);
 
 /// What memory says of a row.
-pub(crate) enum Lookup<'p> {
-    /// It is this.
-    Row(Value<'p>),
+pub(crate) enum Lookup {
+    /// It lies here.
+    Row(Located),
     /// There is none.
     Absent,
     /// There is none any more, which the store has not been told.
     Removed,
     /// The store has to be asked.
     Unknown,
+}
+
+/// Where a row lies. Valid until rows change.
+#[derive(Clone, Copy)]
+pub(crate) struct Located {
+    tree: TreeId,
+    at: At,
+    row: usize,
 }
 
 /// How a walk ended.
@@ -203,7 +211,7 @@ impl Pages {
     // ---- rows ------------------------------------------------------------------------------------------
 
     /// Looks a row up.
-    pub(crate) fn get(&mut self, id: TreeId, name: Name<'_>) -> Lookup<'_> {
+    pub(crate) fn find(&mut self, id: TreeId, name: Name<'_>) -> Lookup {
         let tree = &mut self.trees[id.0 as usize];
         let at = tree.find(name);
         let page = tree.page_mut(at);
@@ -218,9 +226,14 @@ impl Pages {
                 if !flags.has(Flags::USED) {
                     page.set_flags(row, flags.with(Flags::USED));
                 }
-                Lookup::Row(page.row(row).value)
+                Lookup::Row(Located { tree: id, at, row })
             }
         }
+    }
+
+    /// The value of a row that lies there.
+    pub(crate) fn value(&self, row: Located) -> Value<'_> {
+        self.trees[row.tree.0 as usize].page(row.at).row(row.row).value
     }
 
     /// Changes a row, or removes it. `absent`: the store is known to have none of that name.

@@ -55,8 +55,8 @@ impl World {
 
     fn get(&mut self, name: &[u8]) -> Option<Vec<u8>> {
         let place = key(name);
-        match self.pages.get(self.tree, (place.0, name)) {
-            Lookup::Row(value) => Some(value.bytes().to_vec()),
+        match self.pages.find(self.tree, (place.0, name)) {
+            Lookup::Row(row) => Some(self.pages.value(row).bytes().to_vec()),
             Lookup::Absent | Lookup::Removed => None,
             Lookup::Unknown => {
                 let found = self.store.get(&place).cloned();
@@ -232,7 +232,7 @@ fn many_rows_of_one_hash_are_in_order_of_their_names() {
         pages.change(tree, (0, name), Some(Value::Packed(b"v")), false);
     }
     for name in &names {
-        assert!(matches!(pages.get(tree, (0, name)), Lookup::Row(_)));
+        assert!(matches!(pages.find(tree, (0, name)), Lookup::Row(_)));
     }
-    assert!(matches!(pages.get(tree, (0, b"x")), Lookup::Absent));
+    assert!(matches!(pages.find(tree, (0, b"x")), Lookup::Absent));
 }

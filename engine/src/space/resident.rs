@@ -108,8 +108,11 @@ impl<S: Store> Resident<S> {
         prefix: usize,
     ) -> Outcome<(V, bool)> {
         let name = keys::name_at(stored, prefix);
-        match self.pages.get(tree, name) {
-            Lookup::Row(value) => return Ok((V::load(value.reader(), &self.origins)?, false)),
+        match self.pages.find(tree, name) {
+            Lookup::Row(row) => {
+                let value = self.pages.value(row);
+                return Ok((V::load(value.reader(), &self.origins)?, false));
+            }
             Lookup::Absent => return Ok((V::default(), true)),
             Lookup::Removed => return Ok((V::default(), false)),
             Lookup::Unknown => {}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Outcome, corrupt};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::header::Header;
-use crate::row::{Origins, Row};
+use crate::row::{Origins, Plain, Row};
 use crate::store::{Family, Hole, Read, StoreError, Visit, keys};
 
 /// Values of a family of the store.
@@ -24,13 +24,24 @@ pub(super) trait Stored: Default {
 
 /// Stamps may have a lead; in the first format none has.
 const ROW_FORMAT: u8 = 2;
+/// One write and nothing else.
+const PLAIN: u8 = 3;
 
 /// Reads a stored row.
 pub(crate) fn parse_row(mut input: Reader<'_>, origins: &Origins) -> Result<Row, CodecError> {
-    input.one_of(1..=ROW_FORMAT)?;
+    if input.one_of(1..=PLAIN)? == PLAIN {
+        return Row::decode_plain(&mut input, origins);
+    }
     let row = Row::decode(&mut input, origins)?;
     input.end()?;
     Ok(row)
+}
+
+/// A stored row, if it is plain.
+#[inline]
+pub(super) fn plain(stored: &[u8]) -> Option<Plain<'_>> {
+    let mut input = Reader::new(stored);
+    (input.u8() == Ok(PLAIN)).then(|| Plain::read(input).ok())?
 }
 
 impl Stored for Row {
@@ -43,8 +54,16 @@ impl Stored for Row {
     }
 
     fn save(&self, out: &mut Writer, origins: &mut Origins) {
-        out.u8(ROW_FORMAT);
-        self.encode(out, origins);
+        match self.plain() {
+            Some(sibling) => {
+                out.u8(PLAIN);
+                Row::encode_plain(sibling, out, origins);
+            }
+            None => {
+                out.u8(ROW_FORMAT);
+                self.encode(out, origins);
+            }
+        }
     }
 
     fn load(input: Reader<'_>, origins: &Origins) -> Outcome<Row> {

@@ -156,8 +156,7 @@ impl<S: Store> Key<'_, '_, S> {
         if self.is_single() {
             return Ok(self.txn.read_single(self.place, self.slot));
         }
-        let name = self.name(subkey);
-        self.txn.read_at(self.place, name)
+        self.txn.read_at((self.db, self.key), self.place, self.slot, subkey)
     }
 
     /// Leaves one payload in a row, superseding what is there.

@@ -223,11 +223,15 @@ impl<'t, S: Store> Txn<'t, S> {
         slot: Slot,
         subkey: &[u8],
     ) -> OpResult<Option<Shown<'_>>> {
-        let Some(place) = self.open_as(db, key, slot)? else { return Ok(None) };
-        if self.engine.config.types.is_single(slot) {
-            return Ok(self.read_single(place, slot));
+        let single = self.engine.config.types.is_single(slot);
+        if single && let Some(row) = self.engine.space.glance(db, key, slot) {
+            return Ok(self.engine.space.glanced(row));
         }
-        self.read_at(place, RowKey::new(db, key, slot, subkey))
+        let Some(place) = self.open_as(db, key, slot)? else { return Ok(None) };
+        match single {
+            true => Ok(self.read_single(place, slot)),
+            false => self.read_at((db, key), place, slot, subkey),
+        }
     }
 
     /// What clients read of the one row of a slot of a key that is open.
@@ -237,10 +241,18 @@ impl<'t, S: Store> Txn<'t, S> {
     }
 
     /// What clients read of a row of a key that is open.
-    pub(crate) fn read_at(&mut self, key: Place, row: RowKey) -> OpResult<Option<Shown<'_>>> {
-        let (types, hidden) = (self.engine.config.types, self.at(key).hidden);
-        let slot = row.slot;
-        Ok(types.read(slot, self.row(&row)?, hidden))
+    pub(crate) fn read_at(
+        &mut self,
+        (db, key): (u16, &[u8]),
+        place: Place,
+        slot: Slot,
+        subkey: &[u8],
+    ) -> OpResult<Option<Shown<'_>>> {
+        let (types, hidden) = (self.engine.config.types, self.at(place).hidden);
+        if let Some(row) = self.engine.space.glance_row((db, key), slot, subkey, place) {
+            return Ok(row.and_then(|row| self.engine.space.glanced_row(row, hidden)));
+        }
+        Ok(types.read(slot, self.row(&RowKey::new(db, key, slot, subkey))?, hidden))
     }
 
     /// Visible keys of a db. O(1).
@@ -257,27 +269,23 @@ impl<'t, S: Store> Txn<'t, S> {
         visit: &mut dyn FnMut(&[u8], &'static str) -> ControlFlow<()>,
     ) -> OpResult<()> {
         let types = self.engine.config.types;
-        let visited = self.engine.space.visit_headers(db, from, &mut |key, header| match header
-            .visible()
-            .and_then(|slot| types.kind(slot))
-        {
-            Some(kind) => visit(key, kind),
-            None => ControlFlow::Continue(()),
+        let visited = self.engine.space.visit_keys(db, from, &mut |key, slot| {
+            types.kind(slot).map_or(ControlFlow::Continue(()), |kind| visit(key, kind))
         });
         self.guard(visited)
     }
 
     // ---- rows for the types ------------------------------------------------------------------------------
 
-    pub(crate) fn visit_rows(
+    pub(crate) fn visit_shown(
         &mut self,
-        db: u16,
-        key: &[u8],
+        name: (u16, &[u8]),
         slot: Slot,
         from: Cursor,
-        visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
+        place: Place,
+        visit: &mut dyn FnMut(&[u8], Shown<'_>) -> ControlFlow<()>,
     ) -> OpResult<()> {
-        let visited = self.engine.space.visit_rows(db, key, slot, from, visit);
+        let visited = self.engine.space.visit_shown(name, slot, from, place, visit);
         self.guard(visited)
     }
 

@@ -195,7 +195,9 @@ pub struct Engine<S: Store> {
     pub(crate) watermark: LogPosition,
     /// Bytes of log beyond that, and beyond the generation that is being written.
     pub(crate) behind: u64,
-    /// Whether a generation is being written.
+    /// A generation that is being taken, without its rows.
+    freezing: Option<Generation>,
+    /// Whether a generation is being taken or written.
     pub(crate) writing: bool,
     /// The last one's, kept for its memory.
     run: Run,
@@ -289,6 +291,7 @@ impl<S: Store> Engine<S> {
             log,
             watermark: state.position,
             behind: 0,
+            freezing: None,
             writing: false,
             run: Run::default(),
             store,
@@ -470,34 +473,63 @@ impl<S: Store> Engine<S> {
     }
 
     /// Takes everything that the store lacks, to be written on any thread. `None` if there is nothing, or
-    /// if the last one is still being written. Cost: encodes what has changed.
+    /// if the last one is still being written. Cost: what has changed.
     pub fn freeze(&mut self) -> Option<Generation> {
-        let position = self.log.position();
-        let nothing = self.space.unwritten() == 0 && position == self.watermark;
-        if self.writing || self.space.is_torn() || nothing {
-            return None;
-        }
-        Some(self.generation(position))
+        self.freeze_some(usize::MAX)
     }
 
-    /// Everything that the store lacks, with what it then is the state of.
-    pub(crate) fn generation(&mut self, position: LogPosition) -> Generation {
+    /// The same in pieces of so many rows, with ticks between them: `None` also as long as there is more to do
+    /// ([`is_freezing`](Engine::is_freezing)). What is taken is what the store lacked at the first piece.
+    pub fn freeze_some(&mut self, rows: usize) -> Option<Generation> {
+        if self.freezing.is_none() {
+            let position = self.log.position();
+            let nothing = self.space.unwritten() == 0 && position == self.watermark;
+            if self.writing || self.space.is_torn() || nothing {
+                return None;
+            }
+            self.close_generation(position);
+        }
+        let run = self.space.encode(rows)?;
+        let mut generation = self.freezing.take()?;
+        generation.run = run;
+        #[cfg(feature = "planted")]
+        self.config.planted.frozen(&mut generation.run, &self.store);
+        Some(generation)
+    }
+
+    /// Whether a generation is being taken.
+    pub fn is_freezing(&self) -> bool {
+        self.freezing.is_some()
+    }
+
+    /// Closes the generation, with what its rows are the state of.
+    fn close_generation(&mut self, position: LogPosition) {
         let mut run = std::mem::take(&mut self.run);
-        self.space.freeze(&mut run, position);
         let state = State {
             vector: self.vector.clone(),
             position,
             clock: self.clock.last(),
             digest: self.space.digest(),
             counts: self.space.counts().to_vec(),
-        }
-        .encode();
-        #[cfg(feature = "planted")]
-        self.config.planted.frozen(&mut run, state.as_slice(), &self.store);
-        run.put(Family::System, keys::STATE, state.as_slice());
+        };
+        run.put(Family::System, keys::STATE, state.encode().as_slice());
+        self.space.freeze(run, position);
+        let floor = self.log.floor();
+        self.freezing = Some(Generation { run: Run::default(), position, floor });
         self.writing = true;
         self.behind = 0;
-        Generation { run, position, floor: self.log.floor() }
+    }
+
+    /// Everything that the store lacks, with what it then is the state of. One that is being taken is part of
+    /// it.
+    pub(crate) fn generation(&mut self, position: LogPosition) -> Option<Generation> {
+        if self.is_freezing()
+            && let Some(taken) = self.freeze()
+        {
+            self.thaw(taken, &Err(StoreError::Full("it is part of the next one".into())));
+        }
+        self.close_generation(position);
+        self.freeze()
     }
 
     /// Takes note of what became of the generation that was taken last. What could not be written is part
@@ -529,10 +561,13 @@ impl<S: Store> Engine<S> {
 
     /// Writes everything that the store lacks. No generation may be in the making.
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        let Some(mut generation) = self.freeze() else { return Ok(()) };
-        let result = generation.write(&self.store);
-        self.written(generation, &result);
-        result
+        // One that is being taken lacks what came after.
+        while let Some(mut generation) = self.freeze() {
+            let result = generation.write(&self.store);
+            self.written(generation, &result);
+            result?;
+        }
+        Ok(())
     }
 
     /// The whole state as it is now, to be read on any thread. No generation may be in the making. Refused as

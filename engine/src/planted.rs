@@ -143,10 +143,15 @@ impl Planted {
     }
 
     /// Before a generation is written: its state record, or half of its rows, goes first.
-    pub(crate) fn frozen<S: Store>(self, run: &mut Run, state: &[u8], store: &S) {
+    pub(crate) fn frozen<S: Store>(self, run: &mut Run, store: &S) {
         let mut first = Run::default();
         match self {
-            Planted::VectorWithoutRows => first.put(Family::System, keys::STATE, state),
+            Planted::VectorWithoutRows => {
+                let is_state = |stored: &[u8]| stored.get(1..) == Some(keys::STATE);
+                let state = run.changes().find(|(stored, _)| is_state(stored));
+                let Some((_, Some(state))) = state else { return };
+                first.put(Family::System, keys::STATE, &state.whole());
+            }
             Planted::GenerationInParts => first = run.take_half(),
             _ => return,
         }

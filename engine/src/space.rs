@@ -149,6 +149,8 @@ impl Spot {
 struct Unwritten {
     generation: u64,
     row: Option<Vec<u8>>,
+    /// The store has no such row: if this one goes as well, there is nothing to write.
+    fresh: bool,
 }
 
 fn corrupt<T>(what: &str) -> Outcome<T> {
@@ -740,7 +742,7 @@ impl<S: Store> Space<S> {
 
     /// Changes a row of `system`.
     fn note(&mut self, key: Vec<u8>, row: Option<Vec<u8>>) {
-        self.system.insert(key, Unwritten { generation: self.generation, row });
+        self.system.insert(key, Unwritten { generation: self.generation, row, fresh: false });
     }
 
     /// Whoever watches the key is to be told.
@@ -848,11 +850,11 @@ impl<S: Store> Space<S> {
         self.now
     }
 
-    /// Closes the generation, which ends at that position of the log: puts all that the store does not have
-    /// into a run. Until that is written, or has failed, no other may be closed. Cost: what has changed.
-    pub(crate) fn freeze(&mut self, run: &mut Run, position: LogPosition) {
+    /// Closes the generation, which ends at that position of the log: all that the store does not have goes
+    /// into a run, by [`encode`](Space::encode). Until that is written, or has failed, no other may be closed.
+    pub(crate) fn freeze(&mut self, mut run: Run, position: LogPosition) {
         self.pack();
-        self.resident.freeze(run);
+        self.resident.erased.iter().for_each(|(_, hole)| run.erase(hole.clone()));
         for (key, Unwritten { row, .. }) in &self.system {
             match row {
                 Some(row) => run.put(Family::System, key, row),
@@ -869,6 +871,12 @@ impl<S: Store> Space<S> {
             run.put(Family::System, keys::EXPIRING, self.expiring_record(position).as_slice());
         }
         self.generation += 1;
+        self.resident.pages.close(run);
+    }
+
+    /// Puts so many rows more of the closed generation into its run. All are in it when that is returned.
+    pub(crate) fn encode(&mut self, rows: usize) -> Option<Run> {
+        self.resident.pages.encode(rows)
     }
 
     /// The closed generation, which was that run, is in the store, or could not be written.

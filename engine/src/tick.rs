@@ -391,10 +391,10 @@ impl<S: Store> Tick<'_, S> {
     /// Writes all rows behind the barrier of a joined state, which the log does not have. If they cannot be
     /// written, the barrier goes; a start that finds it without them takes it for not written.
     fn write_joined(&mut self, position: LogPosition) -> Result<(), StoreError> {
-        if self.engine.writing {
+        if self.engine.writing && !self.engine.is_freezing() {
             return Err(StoreError::Unknown("rows were being written beside a join".into()));
         }
-        let mut generation = self.engine.generation(position);
+        let Some(mut generation) = self.engine.generation(position) else { return Ok(()) };
         let result = generation.write(&self.engine.store);
         self.engine.thaw(generation, &result);
         let Err(error) = result else { return Ok(()) };

@@ -35,7 +35,7 @@ use tree::{At, Tree};
 #[cfg(not(test))]
 use crate::name::hash;
 use crate::slots::Slots;
-use crate::store::Family;
+use crate::store::{Family, Run};
 
 /// The name of a row within its tree, behind its hash: by both, trees are in order.
 pub(crate) type Name<'n> = (u64, &'n [u8]);
@@ -95,8 +95,12 @@ pub(crate) struct Pages {
     written: u64,
     /// Pages with changes of this generation.
     changed: Vec<Listed>,
-    /// Those of the one that is being written.
+    /// Those of the one that was closed.
     frozen: Vec<Listed>,
+    /// What its rows go into, while not all of them are there.
+    run: Option<Run>,
+    /// How many of its pages are done.
+    encoded: usize,
     /// Pages that may have rows to forget.
     settling: Vec<Listed>,
     /// Rows that the store does not have.
@@ -133,6 +137,8 @@ impl Pages {
             written: 0,
             changed: Vec::new(),
             frozen: Vec::new(),
+            run: None,
+            encoded: 0,
             settling: Vec::new(),
             unwritten: 0,
             frozen_rows: 0,
@@ -249,14 +255,17 @@ impl Pages {
     }
 
     fn edit(&mut self, id: TreeId, name: Name<'_>, edit: impl FnOnce(&mut Page) -> Changed) {
-        let Pages { trees, changed, generation, .. } = self;
+        let Pages { trees, changed, generation, run, .. } = self;
         let tree = &mut trees[id.0 as usize];
         let before = tree.bytes;
         let mut list = |page: &Page| list(changed, *generation, id, page);
         let at = tree.find(name);
+        if let Some(run) = run {
+            encode(run, *generation, tree, at);
+        }
         let (hash, low) = tree.page(at).start();
         let start = (hash, Box::<[u8]>::from(low));
-        let Changed { first, unwritten } = tree.change(at, edit, &mut list);
+        let Changed { first, unwritten } = tree.change(at, run.is_none(), edit, &mut list);
         if first {
             changed.push(Listed { tree: id, hash: start.0, low: start.1 });
         }
@@ -284,10 +293,13 @@ impl Pages {
         to: Option<Name<'_>>,
         rows: impl Iterator<Item = (Name<'r>, Value<'r>)>,
     ) {
-        let Pages { trees, changed, generation, .. } = self;
+        let Pages { trees, changed, generation, run, .. } = self;
         let tree = &mut trees[id.0 as usize];
         let before = tree.bytes;
         let more = &mut |page: &Page| list(changed, *generation, id, page);
+        if let Some(run) = run {
+            encode(run, *generation, tree, tree.find(from));
+        }
         tree.cut(from, more);
         if let Some(to) = to {
             tree.cut(to, more);
@@ -304,7 +316,9 @@ impl Pages {
             page.set_whole();
         });
         tree.split(at, more);
-        tree.merge(tree.find(from));
+        if run.is_none() {
+            tree.merge(tree.find(from));
+        }
         self.filled += filled;
         self.bytes = self.bytes + tree.bytes - before;
     }
@@ -383,22 +397,30 @@ impl Pages {
         listed.map(size).sum()
     }
 
-    /// Closes the generation: visits all that was changed in it, by the trees' prefixes. Until it is written,
-    /// or has failed, no other may be closed.
-    pub(crate) fn freeze(
-        &mut self,
-        mut visit: impl FnMut(Family, &[u8], &[u8], Option<Value<'_>>),
-    ) {
-        for Listed { tree, hash, low } in &self.changed {
-            let tree = &mut self.trees[tree.0 as usize];
-            let at = tree.find((*hash, low));
-            let (family, prefix) = (tree.family, std::mem::take(&mut tree.prefix));
-            tree.page_mut(at).freeze(|name, value| visit(family, &prefix, name, value));
-            tree.prefix = prefix;
-        }
+    /// Closes the generation: all that was changed in it is to go into a run, piece by piece, by
+    /// [`encode`](Pages::encode). Until that is written, or has failed, no other may be closed.
+    pub(crate) fn close(&mut self, run: Run) {
         self.frozen = std::mem::take(&mut self.changed);
         self.frozen_rows = std::mem::take(&mut self.unwritten);
+        (self.run, self.encoded) = (Some(run), 0);
         self.generation += 1;
+    }
+
+    /// Puts so many more rows of the closed generation into its run. All are in it when that is returned.
+    pub(crate) fn encode(&mut self, mut rows: usize) -> Option<Run> {
+        let mut run = self.run.take()?;
+        while let Some(Listed { tree, hash, low }) = self.frozen.get(self.encoded) {
+            if rows == 0 {
+                self.run = Some(run);
+                return None;
+            }
+            let tree = &mut self.trees[tree.0 as usize];
+            let at = tree.find((*hash, low));
+            rows = rows.saturating_sub(tree.page(at).rows());
+            encode(&mut run, self.generation, tree, at);
+            self.encoded += 1;
+        }
+        Some(run)
     }
 
     /// The closed generation is in the store.
@@ -431,7 +453,7 @@ impl Pages {
             let at = tree.find((hash, &low));
             let rows = tree.page(at).rows();
             tree.edit(at, |page| page.settle(written));
-            if tree.page(at).rows() < rows {
+            if tree.page(at).rows() < rows && self.run.is_none() {
                 tree.merge(at);
             }
             self.bytes = self.bytes + tree.bytes - before;
@@ -469,7 +491,9 @@ impl Pages {
             tree.edit(at, |page| page.sweep(self.written));
             let next = tree.next(at).map(|next| tree.page(next).start());
             let next = next.map(|(hash, low)| (hash, Box::<[u8]>::from(low)));
-            tree.merge(at);
+            if self.run.is_none() {
+                tree.merge(at);
+            }
             self.bytes = self.bytes + tree.bytes - before;
             match next {
                 Some((hash, low)) => (self.hand.hash, self.hand.low) = (hash, low),
@@ -482,6 +506,16 @@ impl Pages {
                 }
             }
         }
+    }
+}
+
+/// Puts what a page has of the closed generation into its run. A page that is changed is done before: so it
+/// has changes of one generation only that are not in a run.
+fn encode(run: &mut Run, generation: u64, tree: &mut Tree, at: At) {
+    if tree.page(at).generation() + 1 == generation {
+        let (family, prefix) = (tree.family, std::mem::take(&mut tree.prefix));
+        tree.page_mut(at).freeze(|name, value| run.row(family, &prefix, name, value));
+        tree.prefix = prefix;
     }
 }
 

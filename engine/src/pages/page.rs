@@ -575,18 +575,15 @@ impl Page {
     }
 
     /// Visits what was changed: names, and values but for what is gone. It is owed until it is written.
-    pub(super) fn freeze(&mut self, mut visit: impl FnMut(&[u8], Option<Value<'_>>)) -> usize {
-        let mut seen = 0;
+    pub(super) fn freeze(&mut self, mut visit: impl FnMut(&[u8], Option<Value<'_>>)) {
         for at in 0..self.rows() {
             let row = self.row(at);
             let flags = row.flags;
             if flags.has(Flags::DIRTY) {
                 visit(row.name, (!flags.has(Flags::BLANK)).then_some(row.value));
                 self.set_flags(at, flags.without(Flags::DIRTY).without(Flags::FRESH));
-                seen += 1;
             }
         }
-        seen
     }
 
     /// Lets go of rows that are not owed and that nobody has looked up since the last time.

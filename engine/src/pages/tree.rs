@@ -122,11 +122,12 @@ impl Tree {
         done
     }
 
-    /// Changes a row, as [`Page::change`]; `more` is told of the pages that it was split
+    /// Changes a row, as [`Page::change`]; joins pages that have become small if it `may`; `more` is told of the pages that it was split
     /// into.
     pub(super) fn change(
         &mut self,
         at: At,
+        may: bool,
         change: impl FnOnce(&mut Page) -> Changed,
         more: &mut dyn FnMut(&Page),
     ) -> Changed {
@@ -135,7 +136,7 @@ impl Tree {
         let page = self.page(at);
         if page.is_too_large() {
             self.split(at, more);
-        } else if page.rows() < rows {
+        } else if may && page.rows() < rows {
             self.merge(at);
         }
         changed

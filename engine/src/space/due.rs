@@ -60,14 +60,26 @@ impl<S: Store> Space<S> {
     pub(super) fn list_deadline(&mut self, time: Millis, db: u16, key: &[u8]) {
         let key = keys::deadline(time, db, key);
         self.due.insert(key.clone());
-        self.note(key, Some(Vec::new()));
+        // If the store has it all the same, left there by a deadline that was replaced, it says nothing.
+        let fresh = !self.system.contains_key(&key);
+        let (generation, row) = (self.generation, Some(Vec::new()));
+        self.system.insert(key, Unwritten { generation, row, fresh });
+    }
+
+    /// Takes an entry off the list, but for the window.
+    fn strike(&mut self, key: Vec<u8>) {
+        let is_fresh = |it: &Unwritten| it.fresh && it.generation == self.generation;
+        match self.system.get(&key).is_some_and(is_fresh) {
+            true => drop(self.system.remove(&key)),
+            false => self.note(key, None),
+        }
     }
 
     /// Takes a deadline off the list.
     pub(super) fn unlist_deadline(&mut self, time: Millis, db: u16, key: &[u8]) {
         let key = keys::deadline(time, db, key);
         self.due.window.remove(&key);
-        self.note(key, None);
+        self.strike(key);
     }
 
     /// The earliest deadline of the list.
@@ -85,7 +97,7 @@ impl<S: Store> Space<S> {
             if let Some((_, db, name)) = keys::split_deadline(&key) {
                 targets.push((db, Bytes::copy_from_slice(name)));
             }
-            self.note(key.clone(), None);
+            self.strike(key.clone());
             self.due.taken.push(key);
             self.fill_window()?;
         }

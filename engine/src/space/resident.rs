@@ -317,12 +317,6 @@ impl<S: Store> Resident<S> {
         }
     }
 
-    /// Puts all that the store does not have into a run.
-    pub(super) fn freeze(&mut self, run: &mut Run) {
-        self.erased.iter().for_each(|(_, hole)| run.erase(hole.clone()));
-        self.pages.freeze(|family, prefix, name, value| run.row(family, prefix, name, value));
-    }
-
     /// That run is in the store, or could not be written.
     pub(super) fn thaw(&mut self, run: &Run, written: bool) {
         if written {

@@ -127,6 +127,15 @@ impl Writer {
         }
     }
 
+    /// The bytes with which all that is written ends; a writer that shares does not copy them if they are
+    /// more than so many.
+    pub(crate) fn last(&mut self, bytes: &Bytes, most: usize) {
+        match &mut self.between {
+            Some(between) if bytes.len() > most => between.push((self.bytes.len(), bytes.clone())),
+            _ => self.raw(bytes),
+        }
+    }
+
     /// An origin, 20 bytes.
     pub fn origin(&mut self, origin: &Origin) {
         self.raw(&origin.to_bytes());
@@ -172,6 +181,11 @@ impl Writer {
     /// What was written so far, with what is shared.
     pub fn parts(&self) -> Parts<'_> {
         Parts { own: &self.bytes, from: 0, between: self.between.as_deref().unwrap_or_default() }
+    }
+
+    /// Bytes of its own, and what belongs in between.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Between) {
+        (self.bytes, self.between.unwrap_or_default())
     }
 
     /// The bytes, as a vector.
@@ -257,17 +271,24 @@ pub struct Reader<'a> {
     rest: &'a [u8],
     /// What all is read from, if parts of it may be kept.
     whole: Option<&'a Bytes>,
+    /// What comes behind all that.
+    last: Option<&'a Bytes>,
 }
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes, whole: None }
+        Reader { rest: bytes, whole: None, last: None }
     }
 
     /// Reads from the start of `bytes`, of which [`kept`](Reader::kept) may keep parts.
     pub fn over(bytes: &'a Bytes) -> Reader<'a> {
-        Reader { rest: bytes, whole: Some(bytes) }
+        Reader { rest: bytes, whole: Some(bytes), last: None }
+    }
+
+    /// Reads from the start of `bytes`, which end with `last`.
+    pub(crate) fn ending(bytes: &'a [u8], last: &'a Bytes) -> Reader<'a> {
+        Reader { rest: bytes, whole: None, last: Some(last) }
     }
 
     /// Reads from the start of `bytes`, which must begin with the format number `known`.
@@ -374,12 +395,15 @@ impl<'a> Reader<'a> {
     /// The same, to be kept: shared with what is read if that is little more, copied otherwise.
     pub fn kept(&mut self) -> Result<Bytes, CodecError> {
         let rest = self.bytes()?;
-        Ok(Reader { rest, ..*self }.kept_rest())
+        Ok(Reader { rest, last: None, ..*self }.kept_rest())
     }
 
     /// All that is left, to be kept as by [`kept`](Reader::kept).
     pub(crate) fn kept_rest(&mut self) -> Bytes {
         let bytes = std::mem::take(&mut self.rest);
+        if let Some(last) = self.last.filter(|_| bytes.is_empty()) {
+            return last.clone();
+        }
         let shares = |whole: &&Bytes| bytes.len() >= SHARED && bytes.len() >= whole.len() / 8 * 7;
         match self.whole.filter(shares) {
             Some(whole) => whole.slice_ref(bytes),

@@ -478,8 +478,8 @@ impl<S: Store> Engine<S> {
         self.freeze_some(usize::MAX)
     }
 
-    /// The same in pieces of so many rows, with ticks between them: `None` also as long as there is more to do
-    /// ([`is_freezing`](Engine::is_freezing)). What is taken is what the store lacked at the first piece.
+    /// The same in pieces of so many rows, with ticks between them: `None` also as long as there is more to
+    /// do ([`is_freezing`](Engine::is_freezing)). What is taken is what the store lacked at the first piece.
     pub fn freeze_some(&mut self, rows: usize) -> Option<Generation> {
         if self.freezing.is_none() {
             let position = self.log.position();

@@ -285,12 +285,4 @@ impl Header {
             .chain(births)
             .filter(|(_, _, row)| !row.is_empty())
     }
-
-    /// Bytes that it holds outside itself.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        let births: usize = self.slots.iter().map(|state| state.birth.heap_bytes()).sum();
-        let singles: usize = self.singles.iter().map(|(_, row)| row.heap_bytes()).sum();
-        let deadline = self.deadline.as_ref().map_or(0, |it| it.row.heap_bytes());
-        singles + deadline + births + self.slots.len() * size_of::<SlotState>()
-    }
 }

@@ -56,6 +56,7 @@ pub use engine::{
     Engine, EngineConfig, Fresh, Generation, MAX_BYTES, MemoryUse, OpenError, digest,
 };
 pub use log::{Grafted, LogChunk, LogReader};
+pub use ops::Members;
 pub use tick::{Refused, Sealed, Tick};
 pub use transfer::{Staged, StateReader};
 pub use txn::{

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use crate::causal::{Dot, Hlc, Millis, Origin, Stamp, VersionVector};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::commit::{CounterReset, Delta, Increment};
+use crate::pages::LARGE;
 
 /// A payload that no write has superseded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -549,7 +550,7 @@ impl Row {
         out.varint(origins.intern(&sibling.dot.origin));
         out.varint(sibling.dot.seq);
         out.stamp(sibling.stamp);
-        out.raw(&sibling.payload);
+        out.last(&sibling.payload, LARGE);
     }
 
     /// Reads what [`encode_plain`](Row::encode_plain) wrote.

@@ -321,13 +321,13 @@ impl<S: Store> Space<S> {
             Value::Packed(stored) => {
                 Header::glance(stored).filter(|(of, _)| *of == slot).map(|_| row)
             }
-            Value::Whole(_) => None,
+            Value::Beside(..) => None,
         }
     }
 
     /// What clients read of a key that lies there.
     pub(crate) fn glanced(&self, key: Located) -> Option<Shown<'_>> {
-        Header::glance(self.resident.pages.value(key).bytes())?.1.shown(Millis(0))
+        Header::glance(self.resident.pages.value(key).packed()?)?.1.shown(Millis(0))
     }
 
     /// Where a row of a collection lies whose key has its record there, if it is one write and nobody works
@@ -352,14 +352,14 @@ impl<S: Store> Space<S> {
             Lookup::Unknown => None,
             Lookup::Row(row) => match self.resident.pages.value(row) {
                 Value::Packed(stored) => plain(stored).map(|_| Some(row)),
-                Value::Whole(_) => None,
+                Value::Beside(..) => None,
             },
         }
     }
 
     /// What clients read of a row that lies there, of what was written after `hidden`.
     pub(crate) fn glanced_row(&self, row: Located, hidden: Millis) -> Option<Shown<'_>> {
-        plain(self.resident.pages.value(row).bytes())?.shown(hidden)
+        plain(self.resident.pages.value(row).packed()?)?.shown(hidden)
     }
 
     /// Visits the rows of a collection slot as clients see them, in the order of their places, from one on.
@@ -377,7 +377,7 @@ impl<S: Store> Space<S> {
         self.resident.pack(&mut self.rows);
         let mut failed = None;
         self.resident.walk(tree, from.hash(), None, &mut |name, value, origins| {
-            if let Some(plain) = plain(value.bytes()) {
+            if let Some(plain) = value.packed().and_then(plain) {
                 return plain.shown(hidden).map_or(ControlFlow::Continue(()), |it| visit(name, it));
             }
             match Row::load(value.reader(), origins) {
@@ -408,7 +408,7 @@ impl<S: Store> Space<S> {
         let mut undecoded = false;
         let listed = Some(&mut holes);
         self.resident.walk(tree, from.hash(), listed, &mut |key, value, origins| {
-            let slot = match Header::glance(value.bytes()) {
+            let slot = match value.packed().and_then(Header::glance) {
                 Some((slot, _)) => Some(slot),
                 None => match Header::load(value.reader(), origins) {
                     Ok(header) => header.visible(),
@@ -578,7 +578,7 @@ impl<S: Store> Space<S> {
     fn sample(&mut self, tree: TreeId, samples: usize, rows: u64) -> Outcome<u64> {
         let mut sampled = Sampled::new(samples);
         self.resident.walk(tree, 0, None, &mut |name, value, _| {
-            sampled.add(row_bytes(name.len(), value.bytes().len()))
+            sampled.add(row_bytes(name.len(), value.len()))
         })?;
         Ok(sampled.scaled(rows))
     }
@@ -851,7 +851,8 @@ impl<S: Store> Space<S> {
     }
 
     /// Closes the generation, which ends at that position of the log: all that the store does not have goes
-    /// into a run, by [`encode`](Space::encode). Until that is written, or has failed, no other may be closed.
+    /// into a run, by [`encode`](Space::encode). Until that is written, or has failed, no other may be
+    /// closed.
     pub(crate) fn freeze(&mut self, mut run: Run, position: LogPosition) {
         self.pack();
         self.resident.erased.iter().for_each(|(_, hole)| run.erase(hole.clone()));

@@ -381,5 +381,5 @@ fn memory_usage_follows_increments() {
     let mut client = server.client();
     client.words("DEL new");
     let new = fresh(&mut client);
-    assert!(last > new + 11 * 30, "{last} bytes after 12 lives, {new} after one");
+    assert!(last > new + 11 * 15, "{last} bytes after 12 lives, {new} after one");
 }

@@ -3,3 +3,5 @@
 mod hash;
 mod set;
 mod string;
+
+pub use set::Members;

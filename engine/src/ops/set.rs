@@ -5,9 +5,50 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::crdt::set::SET;
-use crate::name::Cursor;
+use crate::name::{Cursor, hash};
 use crate::store::Store;
 use crate::txn::{OpResult, Txn};
+
+/// Members of a set in the order of their places.
+#[derive(Debug, Default)]
+pub struct Members {
+    bytes: Vec<u8>,
+    /// The hash of each, and where it ends.
+    ends: Vec<(u64, usize)>,
+}
+
+/// So many times as many members are passed over rather than few are looked up.
+const PASSED: u64 = 8;
+
+impl Members {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The members.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.places().map(|(_, member)| member)
+    }
+
+    /// The same with their hashes.
+    fn places(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut from = 0;
+        self.ends
+            .iter()
+            .map(move |(hash, end)| (*hash, &self.bytes[std::mem::replace(&mut from, *end)..*end]))
+    }
+
+    fn push(&mut self, hash: u64, member: &[u8]) {
+        self.bytes.extend_from_slice(member);
+        self.ends.push((hash, self.bytes.len()));
+    }
+}
 
 impl<S: Store> Txn<'_, S> {
     /// Adds members; returns how many were not there.
@@ -39,6 +80,98 @@ impl<S: Store> Txn<'_, S> {
         let Some(place) = self.open_as(db, key, SET)? else { return Ok(0) };
         let header = self.at(place);
         Ok(header.derived.unwrap_or_else(|| header.rows(SET)))
+    }
+
+    /// Members that all of these sets or derived keys have. Cost: the smallest one, and for each of the
+    /// others some times that, or itself if it is smaller.
+    pub fn set_inter(&mut self, db: u16, keys: &[&[u8]]) -> OpResult<Members> {
+        // Every key's type is checked, also behind an empty one.
+        let mut lens = Vec::with_capacity(keys.len());
+        for key in keys {
+            lens.push(self.set_len(db, key)?);
+        }
+        let Some(smallest) = (0..keys.len()).min_by_key(|at| lens[*at]) else {
+            return Ok(Members::default());
+        };
+        let mut found = Members::default();
+        if lens[smallest] > 0 {
+            found = self.all_members(db, keys[smallest])?;
+        }
+        for (at, key) in keys.iter().enumerate() {
+            if at != smallest && !found.is_empty() {
+                found = self.members_in(db, key, lens[at], &found, true)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Members of the first of these sets or derived keys that none of the others has. Cost: as for
+    /// [`set_inter`](Txn::set_inter), beginning with the first one.
+    pub fn set_diff(&mut self, db: u16, keys: &[&[u8]]) -> OpResult<Members> {
+        let mut lens = Vec::with_capacity(keys.len());
+        for key in keys {
+            lens.push(self.set_len(db, key)?);
+        }
+        let [first, others @ ..] = keys else { return Ok(Members::default()) };
+        let mut found = self.all_members(db, first)?;
+        for (key, len) in others.iter().zip(&lens[1..]) {
+            if *len > 0 && !found.is_empty() {
+                found = self.members_in(db, key, *len, &found, false)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn all_members(&mut self, db: u16, key: &[u8]) -> OpResult<Members> {
+        let mut found = Members::default();
+        self.set_members(db, key, &mut |member| {
+            found.push(hash(member), member);
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Those of `members` that a set of so many has, or does not have.
+    fn members_in(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        len: u64,
+        members: &Members,
+        has: bool,
+    ) -> OpResult<Members> {
+        let mut found = Members::default();
+        if len / PASSED > members.len() as u64 {
+            for (hash, member) in members.places() {
+                if self.set_contains(db, key, member)? == has {
+                    found.push(hash, member);
+                }
+            }
+            return Ok(found);
+        }
+        // Both are in the same order.
+        let mut rest = members.places().peekable();
+        self.set_members(db, key, &mut |other| {
+            let place = (hash(other), other);
+            while let Some((hash, member)) = rest.next_if(|it| *it < place) {
+                if !has {
+                    found.push(hash, member);
+                }
+            }
+            if let Some((hash, member)) = rest.next_if(|it| *it == place)
+                && has
+            {
+                found.push(hash, member);
+            }
+            match rest.peek() {
+                Some(_) => ControlFlow::Continue(()),
+                None => ControlFlow::Break(()),
+            }
+        })?;
+        if !has {
+            rest.for_each(|(hash, member)| found.push(hash, member));
+        }
+        Ok(found)
     }
 
     /// Visits the members of a set or derived key in the order of their places.

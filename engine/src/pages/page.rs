@@ -59,15 +59,22 @@ impl Flags {
 pub(crate) enum Value<'p> {
     /// In a page.
     Packed(&'p [u8]),
-    /// On its own.
-    Whole(&'p Bytes),
+    /// On its own: how it begins, if not all is in one piece, and the rest, which is shared.
+    Beside(&'p [u8], &'p Bytes),
 }
 
 impl<'p> Value<'p> {
-    pub(crate) fn bytes(self) -> &'p [u8] {
+    /// The bytes, if it is packed.
+    #[inline]
+    pub(crate) fn packed(self) -> Option<&'p [u8]> {
+        if let Value::Packed(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// Its bytes, counted.
+    pub(crate) fn len(self) -> usize {
         match self {
-            Value::Packed(bytes) => bytes,
-            Value::Whole(bytes) => bytes,
+            Value::Packed(bytes) => bytes.len(),
+            Value::Beside(first, rest) => first.len() + rest.len(),
         }
     }
 
@@ -75,7 +82,8 @@ impl<'p> Value<'p> {
     pub(crate) fn reader(self) -> Reader<'p> {
         match self {
             Value::Packed(bytes) => Reader::new(bytes),
-            Value::Whole(bytes) => Reader::over(bytes),
+            Value::Beside([], rest) => Reader::over(rest),
+            Value::Beside(first, rest) => Reader::ending(first, rest),
         }
     }
 }
@@ -93,7 +101,9 @@ pub(super) struct Packed<'p> {
 /// A row that lies beside its page.
 struct Beside {
     name: Box<[u8]>,
-    value: Bytes,
+    /// As in [`Value::Beside`].
+    first: Box<[u8]>,
+    rest: Bytes,
 }
 
 pub(super) struct Page {
@@ -207,7 +217,8 @@ impl Page {
     /// Bytes that it holds on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         let beside = self.beside.iter().flat_map(|all| all.iter()).flatten();
-        let beside: usize = beside.map(|it| it.name.len() + it.value.len() + 64).sum();
+        let beside: usize =
+            beside.map(|it| it.name.len() + it.first.len() + it.rest.len() + 64).sum();
         self.bytes.capacity() + self.low.len() + beside
     }
 
@@ -274,8 +285,11 @@ impl Page {
             let number = usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
             let beside = self.beside.as_ref().and_then(|all| all.get(number)?.as_ref());
             static NOTHING: Bytes = Bytes::new();
-            let (name, value) = beside.map_or((&[][..], &NOTHING), |it| (&*it.name, &it.value));
-            return Packed { flags, name, value: Value::Whole(value), end: at + 2 };
+            let (name, value) = match beside {
+                Some(it) => (&*it.name, Value::Beside(&it.first, &it.rest)),
+                None => (&[][..], Value::Beside(&[], &NOTHING)),
+            };
+            return Packed { flags, name, value, end: at + 2 };
         }
         let len = varint(bytes, &mut at);
         let name = &bytes[at..at + len];
@@ -350,14 +364,15 @@ impl Page {
 
     /// Writes a row over so many bytes of another one, or of none.
     fn write_row(&mut self, at: usize, old: usize, name: &[u8], value: Value<'_>, flags: Flags) {
-        let bytes = value.bytes();
-        let beside = (name.len() + bytes.len() > LARGE).then(|| {
-            let value = match value {
-                Value::Packed(bytes) => Bytes::copy_from_slice(bytes),
-                Value::Whole(bytes) => bytes.clone(),
+        let small = value.packed().filter(|bytes| name.len() + bytes.len() <= LARGE);
+        let beside = small.is_none().then(|| {
+            let (first, rest) = match value {
+                Value::Packed(bytes) => (Box::default(), Bytes::copy_from_slice(bytes)),
+                Value::Beside(first, rest) => (first.into(), rest.clone()),
             };
-            self.put_beside(Beside { name: name.into(), value })
+            self.put_beside(Beside { name: name.into(), first, rest })
         });
+        let bytes = small.unwrap_or_default();
         let packed = |len| varint_len(len) + len;
         let new = match beside {
             Some(_) => 3,
@@ -436,9 +451,9 @@ impl Page {
         let begin = self.begin() + self.offset(at);
         let Packed { name, value: was, end, .. } = self.row(at);
         let (len, old) = (name.len(), end - begin);
-        if matches!(was, Value::Packed(_)) && len + value.bytes().len() <= LARGE {
+        let small = value.packed().filter(|bytes| len + bytes.len() <= LARGE);
+        if let Some(bytes) = small.filter(|_| was.packed().is_some()) {
             // The name stays where it is.
-            let bytes = value.bytes();
             let mut next = 1 + varint_len(len) + len;
             let new = next + varint_len(bytes.len()) + bytes.len();
             if new != old {

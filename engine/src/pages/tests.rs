@@ -56,7 +56,7 @@ impl World {
     fn get(&mut self, name: &[u8]) -> Option<Vec<u8>> {
         let place = key(name);
         match self.pages.find(self.tree, (place.0, name)) {
-            Lookup::Row(row) => Some(self.pages.value(row).bytes().to_vec()),
+            Lookup::Row(row) => Some(whole(self.pages.value(row))),
             Lookup::Absent | Lookup::Removed => None,
             Lookup::Unknown => {
                 let found = self.store.get(&place).cloned();
@@ -129,7 +129,7 @@ impl World {
         let mut from = (from, Box::<[u8]>::default());
         loop {
             let walked = self.pages.walk(self.tree, (from.0, &from.1), &mut |name, value| {
-                assert!(found.insert(key(name), value.bytes().to_vec()).is_none(), "twice");
+                assert!(found.insert(key(name), whole(value)).is_none(), "twice");
                 ControlFlow::Continue(())
             });
             let Walk::Gap(hash, low, to) = walked else { return found };
@@ -158,6 +158,13 @@ fn same(found: &Rows, expected: &Rows, seed: u64) {
             .map(|rows| rows.get(&place).map(|value| (value.len(), value.first())));
         let name = String::from_utf8_lossy(name);
         panic!("seed {seed}, {name} {hash:x}: {found:?}, not {expected:?} (length, first byte)");
+    }
+}
+
+fn whole(value: Value<'_>) -> Vec<u8> {
+    match value {
+        Value::Packed(bytes) => bytes.to_vec(),
+        Value::Beside(first, rest) => [first, rest].concat(),
     }
 }
 

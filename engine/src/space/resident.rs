@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Outcome;
 use super::stored::{Kept, Stored};
+use crate::codec::{Parts, Reader, Writer};
 use crate::header::Header;
 use crate::name::hash;
 use crate::open::Open;
@@ -119,8 +120,9 @@ impl<S: Store> Resident<S> {
         }
         let (family, _) = self.pages.prefix(tree);
         let Some(bytes) = self.kept().get(family, stored)? else { return Ok((V::default(), true)) };
-        let value = Value::Whole(&bytes);
-        let row = V::load(value.reader(), &self.origins)?;
+        let row = V::load(Reader::over(&bytes), &self.origins)?;
+        let value =
+            if bytes.len() > LARGE { Value::Beside(&[], &bytes) } else { Value::Packed(&bytes) };
         self.pages.fill(tree, name, value);
         Ok((row, false))
     }
@@ -134,16 +136,21 @@ impl<S: Store> Resident<S> {
                 pages.change(tree, name, None, absent);
                 return;
             }
-            scratch.reserve(row.heap_bytes());
-            let mut out = crate::codec::Writer::over(std::mem::take(scratch));
+            // What is large is shared with the row.
+            let mut out = Writer::over(std::mem::take(scratch)).sharing(Vec::new());
             row.save(&mut out, origins);
-            *scratch = out.into_vec();
-            if scratch.len() > LARGE {
-                let value = std::mem::take(scratch).into();
-                pages.change(tree, name, Some(Value::Whole(&value)), absent);
-            } else {
-                pages.change(tree, name, Some(Value::Packed(scratch)), absent);
-            }
+            let large;
+            (*scratch, large) = out.into_parts();
+            let value = match large.as_slice() {
+                [] => Value::Packed(scratch),
+                [(at, rest)] if *at == scratch.len() => Value::Beside(scratch, rest),
+                _ => {
+                    let whole = Parts::new(scratch, 0, &large).whole().into_owned();
+                    pages.change(tree, name, Some(Value::Beside(&[], &whole.into())), absent);
+                    return;
+                }
+            };
+            pages.change(tree, name, Some(value), absent);
             if scratch.capacity() > SCRATCH {
                 *scratch = Vec::new();
             }

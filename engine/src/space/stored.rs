@@ -14,8 +14,6 @@ use crate::store::{Family, Hole, Read, StoreError, Visit, keys};
 pub(super) trait Stored: Default {
     /// Whether it says no more than that there is nothing.
     fn is_blank(&self) -> bool;
-    /// Bytes that it holds outside itself, roughly those that it takes when it is stored.
-    fn heap_bytes(&self) -> usize;
     /// Appends the stored form.
     fn save(&self, out: &mut Writer, origins: &mut Origins);
     /// Reads it.
@@ -49,10 +47,6 @@ impl Stored for Row {
         self.is_empty()
     }
 
-    fn heap_bytes(&self) -> usize {
-        Row::heap_bytes(self)
-    }
-
     fn save(&self, out: &mut Writer, origins: &mut Origins) {
         match self.plain() {
             Some(sibling) => {
@@ -76,10 +70,6 @@ impl Stored for Header {
         Header::is_blank(self)
     }
 
-    fn heap_bytes(&self) -> usize {
-        Header::heap_bytes(self)
-    }
-
     fn save(&self, out: &mut Writer, origins: &mut Origins) {
         self.encode(out, origins);
     }
@@ -95,10 +85,6 @@ const WEIGHT_FORMAT: u8 = 1;
 impl Stored for u64 {
     fn is_blank(&self) -> bool {
         *self == 0
-    }
-
-    fn heap_bytes(&self) -> usize {
-        0
     }
 
     fn save(&self, out: &mut Writer, _origins: &mut Origins) {

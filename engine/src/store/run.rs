@@ -97,7 +97,10 @@ impl Run {
         let (first, end) = (self.between.len(), self.bytes.len());
         match value {
             Some(Value::Packed(value)) => self.bytes.extend_from_slice(value),
-            Some(Value::Whole(value)) => self.between.push((end, value.clone())),
+            Some(Value::Beside(first, rest)) => {
+                self.bytes.extend_from_slice(first);
+                self.between.push((self.bytes.len(), rest.clone()));
+            }
             None => {}
         }
         // The parts of a row are smaller than a request, and that than 4 GiB.

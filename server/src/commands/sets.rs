@@ -87,36 +87,22 @@ fn members(call: &mut Call<'_, '_>, key: &[u8]) -> Result<Vec<Bytes>, CommandErr
     Ok(members)
 }
 
-fn answer(call: &mut Call<'_, '_>, members: impl ExactSizeIterator<Item = Bytes>) {
-    call.reply.set(members.len());
-    for member in members {
-        call.reply.bulk(&member);
-    }
+fn answer<'m>(call: &mut Call<'_, '_>, len: usize, members: impl Iterator<Item = &'m [u8]>) {
+    call.reply.set(len);
+    members.for_each(|member| call.reply.bulk(member));
+}
+
+/// The keys of a command, looked up.
+fn looked_up<'a>(call: &mut Call<'a, '_>) -> Result<SmallVec<[&'a [u8]; 4]>, CommandError> {
+    let keys: SmallVec<_> = call.args.from(1).collect();
+    keys.iter().try_for_each(|key| call.look(key))?;
+    Ok(keys)
 }
 
 fn sinter(call: &mut Call<'_, '_>) -> CommandResult {
-    let db = call.session.db;
-    // Every key's type is checked, also behind an empty one.
-    let mut smallest: Option<(u64, &[u8])> = None;
-    for key in call.args.from(1) {
-        call.look(key)?;
-        let len = call.txn.set_len(db, key).on(key)?;
-        if smallest.is_none_or(|(least, _)| len < least) {
-            smallest = Some((len, key));
-        }
-    }
-    let mut common = Vec::new();
-    if let Some((1.., smallest)) = smallest {
-        'members: for member in members(call, smallest)? {
-            for key in call.args.from(1) {
-                if key != smallest && !call.txn.set_contains(db, key, &member).on(key)? {
-                    continue 'members;
-                }
-            }
-            common.push(member);
-        }
-    }
-    answer(call, common.into_iter());
+    let keys = looked_up(call)?;
+    let common = call.txn.set_inter(call.session.db, &keys).on(keys[0])?;
+    answer(call, common.len(), common.iter());
     Ok(())
 }
 
@@ -126,26 +112,14 @@ fn sunion(call: &mut Call<'_, '_>) -> CommandResult {
         call.look(key)?;
         union.extend(members(call, key)?);
     }
-    answer(call, union.into_iter());
+    answer(call, union.len(), union.iter().map(|member| &**member));
     Ok(())
 }
 
 fn sdiff(call: &mut Call<'_, '_>) -> CommandResult {
-    let db = call.session.db;
-    for key in call.args.from(1) {
-        call.look(key)?;
-        call.txn.set_len(db, key).on(key)?;
-    }
-    let mut rest = Vec::new();
-    'members: for member in members(call, call.args.at(1))? {
-        for key in call.args.from(2) {
-            if call.txn.set_contains(db, key, &member).on(key)? {
-                continue 'members;
-            }
-        }
-        rest.push(member);
-    }
-    answer(call, rest.into_iter());
+    let keys = looked_up(call)?;
+    let rest = call.txn.set_diff(call.session.db, &keys).on(keys[0])?;
+    answer(call, rest.len(), rest.iter());
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 //! `bench [mode] [--quick] [--rounds n] [--subject redis] [--tests SET,GET] [--cache-bytes n]`; modes are
 //! `commands` (throughput, latency and CPU of single commands), `peers` (the same with two peers
 //! attached), `propagation` (from a write on one node until it can be read on another), `bindings`
-//! (what a binding costs per change), `expiry` (keys that go by themselves) and `flush` (latency while rows
-//! are written to files).
+//! (what a binding costs per change), `collections` (whole reads, and bytes in memory), `expiry` (keys that
+//! go by themselves) and `flush` (latency while rows are written to files).
 //! `--subject redis` puts a second Redis in Lattis's place: what it then shows is noise.
 
 mod bindings;
+mod collections;
 mod commands;
 mod expiry;
 mod flush;
@@ -143,7 +144,7 @@ pub fn wait_until_joined(servers: &[Server]) {
 
 fn usage() -> ! {
     eprintln!(
-        "bench [commands|peers|propagation|bindings|expiry|flush] [--quick] [--rounds n] \
+        "bench [commands|peers|propagation|bindings|collections|expiry|flush] [--quick] [--rounds n] \
          [--subject redis] [--tests SET,GET,...] [--cache-bytes n]"
     );
     std::process::exit(2)
@@ -157,6 +158,7 @@ fn main() {
         "peers" => commands::with_peers(&options),
         "propagation" => propagation::run(&options),
         "bindings" => bindings::run(&options),
+        "collections" => collections::run(&options),
         "expiry" => expiry::run(&options),
         "flush" => flush::run(&options),
         _ => usage(),

@@ -116,6 +116,20 @@ pub fn redis_benchmark(port: u16, test: &str, pipeline: usize, requests: u64) ->
     Run { rps: fields[0], p50_ms: fields[3], p99_ms: fields[5] }
 }
 
+/// Requests per second of one command, by redis-benchmark with 50 clients.
+pub fn custom_benchmark(port: u16, command: &[String], pipeline: usize, requests: u64) -> f64 {
+    let (port, pipeline, requests) = (port.to_string(), pipeline.to_string(), requests.to_string());
+    let output = Command::new("redis-benchmark")
+        .args(["-p", &port, "-c", "50", "-P", &pipeline, "-n", &requests, "--csv"])
+        .args(command)
+        .output()
+        .expect("redis-benchmark is missing: apt-get install -y redis-tools");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    let rate = line.split("\",\"").nth(1).and_then(|field| field.parse().ok());
+    rate.unwrap_or_else(|| panic!("{command:?}: {text}"))
+}
+
 /// Sends commands, `depth` at a time, and returns how long it took. An error reply ends the benchmark.
 pub fn pipelined(client: &mut Client, depth: usize, commands: &[Vec<String>]) -> Duration {
     let start = Instant::now();

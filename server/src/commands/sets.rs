@@ -94,8 +94,10 @@ fn answer<'m>(call: &mut Call<'_, '_>, len: usize, members: impl Iterator<Item =
 
 /// The keys of a command, looked up.
 fn looked_up<'a>(call: &mut Call<'a, '_>) -> Result<SmallVec<[&'a [u8]; 4]>, CommandError> {
-    let keys: SmallVec<_> = call.args.from(1).collect();
-    keys.iter().try_for_each(|key| call.look(key))?;
+    let keys: SmallVec<[&[u8]; 4]> = call.args.from(1).collect();
+    for key in &keys {
+        call.look(key)?;
+    }
     Ok(keys)
 }
 

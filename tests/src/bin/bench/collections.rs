@@ -126,7 +126,7 @@ const LOADS: &[Load] = &[
         words("SADD set").into_iter().chain(members).collect()
     }),
     ("field and value of 13 bytes, of a hash of a million", 1_000_000, |at| {
-        let fields = (at..at + AT_ONCE);
+        let fields = at..at + AT_ONCE;
         let pairs = fields.flat_map(|at| [format!("field:{at:07}"), format!("value:{at:07}")]);
         words("HSET hash").into_iter().chain(pairs).collect()
     }),

@@ -317,6 +317,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let (head, rest) = self.rest.split_first_chunk().ok_or(CodecError::Truncated)?;
         self.rest = rest;
@@ -324,6 +325,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, CodecError> {
         Ok(self.array::<1>()?[0])
     }
@@ -344,7 +346,18 @@ impl<'a> Reader<'a> {
     }
 
     /// LEB128, at most ten bytes.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, CodecError> {
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, CodecError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -427,6 +440,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A stamp.
+    #[inline]
     pub fn stamp(&mut self) -> Result<Stamp, CodecError> {
         let bits = self.u64()?;
         let hlc = Hlc(bits & !LEAD);

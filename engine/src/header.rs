@@ -55,7 +55,7 @@ pub(crate) struct Header {
     /// In a box, since most keys have none.
     deadline: Option<Box<Deadline>>,
     /// Collections that have rows or a birth, by slot.
-    pub(crate) slots: Vec<SlotState>,
+    pub(crate) slots: SmallVec<[SlotState; 1]>,
     /// What was written at this time or before is hidden: a deadline was reached. 0: nothing is.
     pub(crate) hidden: Millis,
     /// The number of elements, while the key is the target of an active binding.

@@ -547,9 +547,9 @@ impl Row {
     /// Appends a row that is one write, so that its payload ends the value. It is read by
     /// [`decode_plain`](Row::decode_plain), and looked at by [`Plain`].
     pub(crate) fn encode_plain(sibling: &Sibling, out: &mut Writer, origins: &mut Origins) {
+        out.stamp(sibling.stamp);
         out.varint(origins.intern(&sibling.dot.origin));
         out.varint(sibling.dot.seq);
-        out.stamp(sibling.stamp);
         out.last(&sibling.payload, LARGE);
     }
 
@@ -559,8 +559,9 @@ impl Row {
         origins: &Origins,
     ) -> Result<Row, CodecError> {
         let mut row = Row::default();
+        let stamp = input.stamp()?;
         let dot = Dot { origin: origins.read(input)?, seq: input.varint()? };
-        row.siblings.push(Sibling { dot, stamp: input.stamp()?, payload: input.kept_rest() });
+        row.siblings.push(Sibling { dot, stamp, payload: input.kept_rest() });
         Ok(row)
     }
 
@@ -627,27 +628,35 @@ impl Row {
 }
 
 /// A row that is one write, looked at where it lies.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Plain<'p> {
     written: Millis,
-    payload: &'p [u8],
+    /// The dot and the payload.
+    rest: Reader<'p>,
 }
 
 impl<'p> Plain<'p> {
     /// What [`Row::encode_plain`] wrote.
     #[inline]
     pub(crate) fn read(mut input: Reader<'p>) -> Result<Plain<'p>, CodecError> {
-        input.varint()?;
-        input.varint()?;
-        Ok(Plain { written: input.stamp()?.written, payload: input.rest() })
+        Ok(Plain { written: input.stamp()?.written, rest: input })
+    }
+
+    /// Whether it was written after `hidden`; 0 hides nothing.
+    #[inline]
+    pub(crate) fn is_visible(&self, hidden: Millis) -> bool {
+        self.written > hidden || hidden == Millis(0)
     }
 
     /// What clients read of it, of what was written after `hidden`; 0 hides nothing. Every type reads a row
     /// that is one write as its payload.
     #[inline]
-    pub(crate) fn shown(self, hidden: Millis) -> Option<Shown<'p>> {
-        let is_after = self.written > hidden || hidden == Millis(0);
-        is_after.then_some(Shown::Packed(self.payload))
+    pub(crate) fn shown(mut self, hidden: Millis) -> Option<Shown<'p>> {
+        if !self.is_visible(hidden) {
+            return None;
+        }
+        self.rest.varint().and_then(|_| self.rest.varint()).ok()?;
+        Some(Shown::Packed(self.rest.rest()))
     }
 }
 

@@ -34,7 +34,7 @@ use crate::header::Header;
 use crate::name::{Cursor, RowKey, Scope, Slot};
 use crate::open::{Open, Place};
 use crate::pages::{Located, Lookup, TreeId, Value, row_bytes};
-use crate::row::{Row, Shown};
+use crate::row::{Origins, Row, Shown};
 use crate::store::{Family, Hole, Run, Store, StoreError, keys};
 
 use due::Due;
@@ -454,11 +454,56 @@ impl<S: Store> Space<S> {
             return Ok(());
         }
         if header.derived.is_none() {
-            return self.visit_shown((db, key), SET, from, place, &mut |member, _| visit(member));
+            let hidden = header.hidden;
+            let tree = self.tree(db, key, SET, place);
+            self.resident.pack(&mut self.rows);
+            let mut failed = None;
+            self.resident.walk(tree, from.hash(), None, &mut |member, value, origins| {
+                match is_visible(value, hidden, origins) {
+                    Ok(true) => visit(member),
+                    Ok(false) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+            return failed.map_or(Ok(()), Err);
         }
         let tree = self.derived_tree(db, key, place);
         self.resident.pack(&mut self.derived);
         self.resident.walk(tree, from.hash(), None, &mut |element, _, _| visit(element))
+    }
+
+    /// Tells for members of a set in turn whether it has them. The key has its record there.
+    pub(crate) fn have_elements<'m>(
+        &mut self,
+        (db, key): (u16, &[u8]),
+        record: Place,
+        members: impl Iterator<Item = (u64, &'m [u8])>,
+        mut tell: impl FnMut((u64, &'m [u8]), bool),
+    ) -> Outcome<()> {
+        let Header { derived, hidden, .. } = self.headers[record];
+        let tree = match derived {
+            Some(_) => self.derived_tree(db, key, record),
+            None => self.tree(db, key, SET, record),
+        };
+        self.resident.pack(&mut self.rows);
+        self.resident.pack(&mut self.derived);
+        for name in members {
+            if let Lookup::Unknown = self.resident.pages.find(tree, name) {
+                self.resident.fill(tree, name)?;
+            }
+            let has = match self.resident.pages.find(tree, name) {
+                Lookup::Row(_) if derived.is_some() => true,
+                Lookup::Row(row) => {
+                    is_visible(self.resident.pages.value(row), hidden, &self.resident.origins)?
+                }
+                _ => false,
+            };
+            tell(name, has);
+        }
+        Ok(())
     }
 
     /// The tree of a derived key's elements, whose record lies there.
@@ -926,6 +971,15 @@ impl<S: Store> Space<S> {
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }
+    }
+}
+
+/// Whether clients see a stored row, of what was written after `hidden`.
+#[inline]
+fn is_visible(value: Value<'_>, hidden: Millis, origins: &Origins) -> Outcome<bool> {
+    match value.packed().and_then(plain) {
+        Some(plain) => Ok(plain.is_visible(hidden)),
+        None => Ok(Row::load(value.reader(), origins)?.is_visible(hidden)),
     }
 }
 

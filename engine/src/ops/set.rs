@@ -142,12 +142,13 @@ impl<S: Store> Txn<'_, S> {
     ) -> OpResult<Members> {
         let mut found = Members::default();
         if len / PASSED > members.len() as u64 {
-            for (hash, member) in members.places() {
-                if self.set_contains(db, key, member)? == has {
-                    found.push(hash, member);
+            let Some(place) = self.open_as(db, key, SET)? else { return Ok(found) };
+            let told = self.have_elements((db, key), place, members.places(), |it, its| {
+                if its == has {
+                    found.push(it.0, it.1);
                 }
-            }
-            return Ok(found);
+            });
+            return told.map(|()| found);
         }
         // Both are in the same order.
         let mut rest = members.places().peekable();

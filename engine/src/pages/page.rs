@@ -139,7 +139,13 @@ pub(crate) fn row_bytes(name: usize, value: usize) -> usize {
     INDEX + 1 + varint_len(name) + name + varint_len(value) + value + part
 }
 
+#[inline]
 fn varint(bytes: &[u8], at: &mut usize) -> usize {
+    let first = bytes[*at];
+    if first < 0x80 {
+        *at += 1;
+        return usize::from(first);
+    }
     let mut value = 0;
     let mut shift = 0;
     loop {
@@ -244,6 +250,7 @@ impl Page {
         (hash.saturating_sub(self.start) >> self.shift) as u16
     }
 
+    #[inline]
     fn indexed(&self, at: usize) -> [u8; INDEX] {
         let from = at * INDEX;
         [self.bytes[from], self.bytes[from + 1], self.bytes[from + 2], self.bytes[from + 3]]
@@ -277,6 +284,7 @@ impl Page {
     }
 
     /// The row that begins there in `bytes`.
+    #[inline]
     fn row_from(&self, from: usize) -> Packed<'_> {
         let bytes = &self.bytes[..];
         let flags = Flags(bytes[from]);

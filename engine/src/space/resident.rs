@@ -127,6 +127,17 @@ impl<S: Store> Resident<S> {
         Ok((row, false))
     }
 
+    /// Takes in a row that the store has, if it has it.
+    pub(super) fn fill(&mut self, tree: TreeId, name: Name<'_>) -> Outcome<()> {
+        let (family, prefix) = self.pages.prefix(tree);
+        let stored = stored(prefix, name.1);
+        let Some(bytes) = self.kept().get(family, &stored)? else { return Ok(()) };
+        let value =
+            if bytes.len() > LARGE { Value::Beside(&[], &bytes) } else { Value::Packed(&bytes) };
+        self.pages.fill(tree, name, value);
+        Ok(())
+    }
+
     /// Packs what was changed among the rows that are open.
     pub(super) fn pack<V: Stored>(&mut self, open: &mut Open<V>) {
         let Resident { pages, origins, scratch, .. } = self;

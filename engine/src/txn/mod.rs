@@ -300,6 +300,17 @@ impl<'t, S: Store> Txn<'t, S> {
         self.guard(visited)
     }
 
+    pub(crate) fn have_elements<'m>(
+        &mut self,
+        name: (u16, &[u8]),
+        place: Place,
+        members: impl Iterator<Item = (u64, &'m [u8])>,
+        tell: impl FnMut((u64, &'m [u8]), bool),
+    ) -> OpResult<()> {
+        let told = self.engine.space.have_elements(name, place, members, tell);
+        self.guard(told)
+    }
+
     pub(crate) fn weight(&mut self, db: u16, key: &[u8], element: &[u8]) -> OpResult<u64> {
         let weight = self.engine.space.weight(db, key, element);
         self.guard(weight)

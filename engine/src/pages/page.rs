@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Name, hash};
+use super::{Name, hash, order};
 use crate::codec::Reader;
 
 /// Rows of a page at most.
@@ -284,7 +284,7 @@ impl Page {
     }
 
     /// The row that begins there in `bytes`.
-    #[inline]
+    #[inline(always)]
     fn row_from(&self, from: usize) -> Packed<'_> {
         let bytes = &self.bytes[..];
         let flags = Flags(bytes[from]);
@@ -336,7 +336,7 @@ impl Page {
             if name == place.1 {
                 return Ok(at);
             }
-            match (hash(name), name).cmp(&place) {
+            match order((hash(name), name), place) {
                 Ordering::Less => at += 1,
                 _ => return Err(at),
             }

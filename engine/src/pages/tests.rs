@@ -151,8 +151,8 @@ impl World {
 
 fn same(found: &Rows, expected: &Rows, seed: u64) {
     let differ = |it: &&(u64, Vec<u8>)| found.get(*it) != expected.get(*it);
-    let names = found.keys().chain(expected.keys());
-    if let Some((hash, name)) = names.filter(differ).next() {
+    let mut names = found.keys().chain(expected.keys());
+    if let Some((hash, name)) = names.find(differ) {
         let place = (*hash, name.clone());
         let [found, expected] = [found, expected]
             .map(|rows| rows.get(&place).map(|value| (value.len(), value.first())));

@@ -5,8 +5,8 @@
 //! memory or not. A page begins at a hash; only where more rows have one hash than a page takes, which
 //! somebody has then looked for, it begins at a name among them.
 
-use super::Name;
 use super::page::{Changed, Page};
+use super::{Name, order};
 use crate::store::Family;
 
 /// Pages of a chunk at most.
@@ -51,7 +51,7 @@ impl Tree {
     pub(super) fn find(&self, place: Name<'_>) -> At {
         let Body::Many(chunks) = &self.body else { return At(0, 0) };
         let is_before = |first: u64, page: Option<&Page>| match first == place.0 {
-            true => page.is_none_or(|page| page.start() <= place),
+            true => page.is_none_or(|page| order(page.start(), place).is_le()),
             false => first < place.0,
         };
         let chunk = chunks.partition_point(|it| is_before(it.first, it.pages.first()));

@@ -20,7 +20,17 @@ pub struct Members {
 /// So many times as many members are passed over rather than few are looked up.
 const PASSED: u64 = 8;
 
+/// What a member takes, roughly; and members for which room is made before they are there.
+const MEMBER: usize = 16;
+const ROOM: u64 = 1 << 12;
+
 impl Members {
+    fn with_room(members: u64) -> Members {
+        let members = members.min(ROOM) as usize;
+        let bytes = Vec::with_capacity(members * MEMBER);
+        Members { bytes, ends: Vec::with_capacity(members) }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -95,7 +105,7 @@ impl<S: Store> Txn<'_, S> {
         };
         let mut found = Members::default();
         if lens[smallest] > 0 {
-            found = self.all_members(db, keys[smallest])?;
+            found = self.all_members(db, keys[smallest], lens[smallest])?;
         }
         for (at, key) in keys.iter().enumerate() {
             if at != smallest && !found.is_empty() {
@@ -113,7 +123,7 @@ impl<S: Store> Txn<'_, S> {
             lens.push(self.set_len(db, key)?);
         }
         let [first, others @ ..] = keys else { return Ok(Members::default()) };
-        let mut found = self.all_members(db, first)?;
+        let mut found = self.all_members(db, first, lens[0])?;
         for (key, len) in others.iter().zip(&lens[1..]) {
             if *len > 0 && !found.is_empty() {
                 found = self.members_in(db, key, *len, &found, false)?;
@@ -122,8 +132,8 @@ impl<S: Store> Txn<'_, S> {
         Ok(found)
     }
 
-    fn all_members(&mut self, db: u16, key: &[u8]) -> OpResult<Members> {
-        let mut found = Members::default();
+    fn all_members(&mut self, db: u16, key: &[u8], len: u64) -> OpResult<Members> {
+        let mut found = Members::with_room(len);
         self.set_members(db, key, &mut |member| {
             found.push(hash(member), member);
             ControlFlow::Continue(())
@@ -140,7 +150,7 @@ impl<S: Store> Txn<'_, S> {
         members: &Members,
         has: bool,
     ) -> OpResult<Members> {
-        let mut found = Members::default();
+        let mut found = Members::with_room(members.len() as u64);
         if len / PASSED > members.len() as u64 {
             let Some(place) = self.open_as(db, key, SET)? else { return Ok(found) };
             let told = self.have_elements((db, key), place, members.places(), |it, its| {

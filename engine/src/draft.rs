@@ -21,7 +21,7 @@ use crate::causal::{Dot, Origin, Stamp};
 use crate::commit::{Clear, EncodedCommit, Encoder};
 use crate::name::{RowKey, Scope, Slot};
 use crate::row::Row;
-use crate::space::{Space, Spot};
+use crate::space::{ClearedDb, Space, Spot};
 use crate::store::{Store, StoreError};
 
 /// Effects after which a draft is closed, so that what other nodes apply in one step stays small. One
@@ -56,6 +56,8 @@ enum Which {
     Again(usize),
     /// A row that a clear or another node's commit has changed.
     Other(RowKey, Spot),
+    /// A db that was cleared as a whole.
+    Db(Box<ClearedDb>),
 }
 
 /// A point to go back to.
@@ -228,6 +230,38 @@ impl Draft {
         self.further.push(Further { after: self.touches.len(), which, before });
     }
 
+    /// A db was cleared as a whole. Places that were known before are looked for again: after an error the tick
+    /// cannot go on.
+    pub(crate) fn change_db<S: Store>(
+        &mut self,
+        cleared: ClearedDb,
+        space: &mut Space<S>,
+    ) -> Result<(), StoreError> {
+        let which = Which::Db(Box::new(cleared));
+        let after = self.touches.len();
+        self.further.push(Further { after, which, before: Row::default() });
+        self.find_again(space)
+    }
+
+    /// Looks for the places of all rows. Cost: what the tick has touched.
+    fn find_again<S: Store>(&mut self, space: &mut Space<S>) -> Result<(), StoreError> {
+        self.known.clear();
+        for (at, touch) in self.touches.iter_mut().enumerate() {
+            let Touch::Row { name, spot, .. } = touch else { continue };
+            *spot = space.spot(name)?;
+            if at >= self.open {
+                let number = spot.number();
+                self.known.insert_unique(hash(number), (number, at), |(known, _)| hash(*known));
+            }
+        }
+        for further in &mut self.further {
+            if let Which::Other(name, spot) = &mut further.which {
+                *spot = space.spot(name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A point to go back to.
     pub(crate) fn point(&self) -> Point {
         Point { touches: self.touches.len(), further: self.further.len(), bytes: self.bytes }
@@ -267,6 +301,11 @@ impl Draft {
             {
                 match last.which {
                     Which::Other(name, spot) => (name, spot, last.before),
+                    Which::Db(cleared) => {
+                        space.restore_db(*cleared);
+                        self.find_again(space)?;
+                        continue;
+                    }
                     Which::Again(touch) => match self.touches.get(touch) {
                         Some(Touch::Row { name, spot, .. }) => (name.clone(), *spot, last.before),
                         _ => continue,

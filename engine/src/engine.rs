@@ -453,6 +453,15 @@ impl<S: Store> Engine<S> {
         self.store.sync()
     }
 
+    /// Whether whoever has seen that has seen every row of a db, and it can be cleared as a whole.
+    pub(crate) fn covers_all(&self, db: u16, context: &VersionVector) -> bool {
+        #[cfg(feature = "planted")]
+        if self.config.planted == crate::planted::Planted::WholeClearTakesUnseen {
+            return self.space.is_separable(db);
+        }
+        self.space.is_separable(db) && context.covers(&self.vector)
+    }
+
     /// Whether as much has gathered as should, so that the owner has to see to it that it is written. What
     /// gathers meanwhile is for the owner to bound.
     pub fn is_behind(&self) -> bool {

@@ -57,6 +57,7 @@ pub use engine::{
 };
 pub use log::{Grafted, LogChunk, LogReader};
 pub use ops::Members;
+pub use space::Changed;
 pub use tick::{Refused, Sealed, Tick};
 pub use transfer::{Staged, StateReader};
 pub use txn::{

@@ -26,6 +26,10 @@ pub enum Planted {
     ClearContextOnly,
     /// M3: a bulk clear takes what its node had not seen.
     ClearTakesUnseen,
+    /// M3: a db is cleared as a whole though it has what the clear has not seen.
+    WholeClearTakesUnseen,
+    /// M2: a db that is cleared as a whole keeps no residue of counters.
+    WholeClearDropsResidue,
     /// M8: only the command that creates a slot writes its birth.
     BirthByCreatorOnly,
     /// M1: SADD of a member that is there takes no dot.
@@ -61,13 +65,15 @@ pub enum Planted {
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 21] = [
+    pub const ALL: [Planted; 23] = [
         Planted::IncarnationReused,
         Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
         Planted::ResidueDroppedAtOnce,
         Planted::ClearContextOnly,
         Planted::ClearTakesUnseen,
+        Planted::WholeClearTakesUnseen,
+        Planted::WholeClearDropsResidue,
         Planted::BirthByCreatorOnly,
         Planted::PresentMemberTakesNoDot,
         Planted::ArrivalOrderWins,

@@ -17,6 +17,7 @@ mod lost;
 mod resident;
 mod stored;
 mod views;
+mod whole;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ pub(crate) use lost::load_lost;
 use resident::Resident;
 use stored::{Stored as _, plain};
 pub(crate) use stored::{is_unreadable, load_origins, parse_row};
+pub(crate) use whole::ClearedDb;
+pub(crate) use whole::Sums;
 
 /// Bytes of room for keys and rows that are kept.
 const SCRATCH: usize = 64 << 10;
@@ -67,8 +70,10 @@ pub(crate) struct Space<S: Store> {
     /// How many origins the store has, and will have once the frozen generation is written.
     origins_stored: usize,
     origins_frozen: usize,
-    /// Sum of the hashes of all rows, modulo 2^128: order does not matter, and it can be kept.
-    digest: u128,
+    /// What is kept of the rows of each db.
+    sums: Vec<Sums>,
+    /// What the digest has beside that: of a directory of which it is not known what it has of each db.
+    undivided: u128,
     /// Visible keys per db.
     counts: Vec<u64>,
     /// Those among them that have a deadline.
@@ -92,7 +97,7 @@ pub(crate) struct Space<S: Store> {
     /// What deadlines are judged by: a key whose deadline ended before this is hidden.
     now: Millis,
     /// Keys changed since last asked, if anyone asks.
-    changed: Option<Vec<Target>>,
+    changed: Option<Vec<Changed>>,
     scratch: Vec<u8>,
     /// The record looked up last: a command comes back to the same key several times.
     recent: Option<Place>,
@@ -145,6 +150,15 @@ impl Spot {
     }
 }
 
+/// What has changed, for those who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// A key of a db.
+    Key(u16, Bytes),
+    /// All keys of a db that were there.
+    Db(u16),
+}
+
 /// A change of `system`: the row, or `None` for its removal.
 struct Unwritten {
     generation: u64,
@@ -179,7 +193,8 @@ impl<S: Store> Space<S> {
             graph: Graph::default(),
             origins_stored: 0,
             origins_frozen: 0,
-            digest,
+            sums: Vec::new(),
+            undivided: 0,
             counts,
             expiring: Vec::new(),
             system: BTreeMap::new(),
@@ -201,6 +216,7 @@ impl<S: Store> Space<S> {
         space.origins_stored = space.resident.origins.list().len();
         space.lost = load_lost(&space.resident.store)?;
         space.load_bindings()?;
+        space.load_sums(position, digest)?;
         space.load_expiring(position)?;
         space.fill_window()?;
         Ok(space)
@@ -550,6 +566,26 @@ impl<S: Store> Space<S> {
         Ok(())
     }
 
+    /// Visits the records of a db that are more than one write.
+    fn walk_records(&mut self, db: u16, visit: &mut dyn FnMut(&[u8], Header)) -> Outcome<()> {
+        let tree = self.resident.keys_of(db);
+        self.resident.pack(&mut self.headers);
+        let mut failed = None;
+        self.resident.walk(tree, 0, None, &mut |key, value, origins| {
+            if value.packed().and_then(Header::glance).is_none() {
+                match Header::load(value.reader(), origins) {
+                    Ok(header) => visit(key, header),
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
     fn walk_headers(
         &mut self,
         db: u16,
@@ -568,10 +604,6 @@ impl<S: Store> Space<S> {
 
     pub(crate) fn counts(&self) -> &[u64] {
         &self.counts
-    }
-
-    pub(crate) fn digest(&self) -> u128 {
-        self.digest
     }
 
     pub(crate) fn graph(&self) -> &Graph {
@@ -737,6 +769,7 @@ impl<S: Store> Space<S> {
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
         let (is_live, register) = (new.is_live(), self.types.is_register(row.slot));
+        let counts = !new.counters().is_empty();
         let finite = |it: &Decision| it.time.map(|_| it.dot);
         let deadline = self.headers[place].decision().and_then(finite);
         let mut flips = Vec::new();
@@ -766,7 +799,7 @@ impl<S: Store> Space<S> {
             return Err(error);
         }
         let old_hash = self.kept_hash(row, &old);
-        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
+        self.resum(row.db, (&old, old_hash), (counts, hash));
         Ok(old)
     }
 
@@ -793,7 +826,14 @@ impl<S: Store> Space<S> {
     /// Whoever watches the key is to be told.
     pub(crate) fn note_change(&mut self, db: u16, key: &[u8]) {
         if let Some(changed) = &mut self.changed {
-            changed.push((db, Bytes::copy_from_slice(key)));
+            changed.push(Changed::Key(db, Bytes::copy_from_slice(key)));
+        }
+    }
+
+    /// Whoever watches a key of the db is to be told.
+    fn note_clear(&mut self, db: u16) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(Changed::Db(db));
         }
     }
 
@@ -855,7 +895,7 @@ impl<S: Store> Space<S> {
         self.changed = on.then(Vec::new);
     }
 
-    pub(crate) fn take_changed(&mut self) -> Vec<Target> {
+    pub(crate) fn take_changed(&mut self) -> Vec<Changed> {
         self.changed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -913,6 +953,7 @@ impl<S: Store> Space<S> {
             run.put(Family::System, &keys::origin(index), &origin.to_bytes());
         }
         self.origins_frozen = self.resident.origins.list().len();
+        run.put(Family::System, keys::SUMS, self.sums_record(position).as_slice());
         if !self.expiring.is_empty() {
             run.put(Family::System, keys::EXPIRING, self.expiring_record(position).as_slice());
         }
@@ -953,7 +994,7 @@ impl<S: Store> Space<S> {
 
     /// Between ticks: gives back what is not needed, of so many pages at most. True if there is more.
     pub(crate) fn rest(&mut self, pages: usize) -> bool {
-        self.resident.pages.settle(pages)
+        self.resident.pages.settle(pages) | self.resident.pages.purge(pages)
     }
 
     /// The tick has happened.

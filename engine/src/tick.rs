@@ -4,8 +4,6 @@
 //! [`Tick::seal`] writes all of it to the log, as one row, and that is all that a tick waits for; one that
 //! cannot be written has not happened.
 
-use bytes::Bytes;
-
 use crate::causal::{Dot, HlcClock, LogPosition, Millis, Stamp, VersionVector};
 use crate::codec::CodecError;
 use crate::commit::{Clear, Commit, Effect, EncodedCommit, LogEntry, RowEffect};
@@ -14,7 +12,7 @@ use crate::engine::{Engine, Generation, save_identity};
 use crate::log;
 use crate::name::{RowKey, Scope};
 use crate::row::Row;
-use crate::space::{Spot, is_unreadable};
+use crate::space::{Changed, Spot, is_unreadable};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::transfer::Staged;
 use crate::txn::{OpError, Txn};
@@ -213,7 +211,13 @@ impl<S: Store> Tick<'_, S> {
         if let Scope::Key(db, key) = &clear.scope {
             self.spot(&RowKey::single(*db, key.clone(), STRING))?;
         }
-        let (names, holes) = self.engine.space.readable_in(&clear.scope)?;
+        let (names, holes) = match clear.scope {
+            Scope::Db(db) if self.engine.covers_all(db, &clear.context) => {
+                self.clear_whole(db, clear, dot)?;
+                Default::default()
+            }
+            _ => self.engine.space.readable_in(&clear.scope)?,
+        };
         for name in names {
             let spot = self.spot(&name)?;
             let old = self.engine.space.look(spot);
@@ -241,6 +245,24 @@ impl<S: Store> Tick<'_, S> {
         if !holes.is_empty() {
             self.engine.space.erase(holes);
             self.engine.space.recount_scope(&clear.scope)?;
+        }
+        Ok(())
+    }
+
+    /// Clears a db of which the clear has seen everything, but for residue of counters.
+    fn clear_whole(&mut self, db: u16, clear: &Clear, dot: Dot) -> Result<(), StoreError> {
+        let counters = self.engine.space.rows_with_counters(db)?;
+        let Engine { space, draft, .. } = &mut *self.engine;
+        let cleared = space.clear_db(db);
+        draft.change_db(cleared, space)?;
+        for (name, mut row) in counters {
+            row.clear(&clear.context, &dot.origin);
+            #[cfg(feature = "planted")]
+            self.engine.config.planted.cleared(&mut row, &clear.context, dot);
+            if !row.is_empty() {
+                let spot = self.spot(&name)?;
+                self.replace(name, spot, row)?;
+            }
         }
         Ok(())
     }
@@ -331,8 +353,8 @@ impl<S: Store> Tick<'_, S> {
         Ok(due.len() == limit)
     }
 
-    /// Keys that changed since the last call, if changes are tracked; may repeat.
-    pub fn take_changed(&mut self) -> Vec<(u16, Bytes)> {
+    /// What changed since the last call, if changes are tracked; may repeat.
+    pub fn take_changed(&mut self) -> Vec<Changed> {
         self.engine.space.take_changed()
     }
 

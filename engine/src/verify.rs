@@ -16,7 +16,7 @@ use crate::dataflow::{Change, Definition};
 use crate::engine::Engine;
 use crate::name::{Cursor, Scope};
 use crate::row::Row;
-use crate::space::Counted;
+use crate::space::{Counted, Sums};
 use crate::store::{Store, StoreError};
 
 type Elements = BTreeSet<Bytes>;
@@ -34,9 +34,15 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
     let mut digest = 0u128;
     let mut views: BTreeMap<Target, Elements> = BTreeMap::new();
     for db in space.databases()? {
+        let mut sums = Sums::default();
         for name in space.rows_in(&Scope::Db(db))? {
             let row = space.row(&name)?.clone();
-            digest = digest.wrapping_add(space.hash(&name, &row));
+            sums.digest = sums.digest.wrapping_add(space.hash(&name, &row));
+            sums.counters += u64::from(!row.counters().is_empty());
+        }
+        digest = digest.wrapping_add(sums.digest);
+        if let Some(kept) = space.sums(db).filter(|kept| *kept != sums) {
+            return Ok(Err(format!("db {db}: {sums:?}, but kept {kept:?}")));
         }
         let mut keys = Vec::new();
         space.visit_headers(db, Cursor::START, &mut |key, header| {

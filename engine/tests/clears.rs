@@ -255,3 +255,107 @@ fn a_clear_names_many_origins() {
     let commit = Commit { origin: origin(7), first: 8, hlc: Hlc(0), lead: 0, effects };
     assert_eq!(Commit::decode(&commit.encode()).unwrap(), commit);
 }
+
+/// Keys of all kinds: of two dbs, with counters of both nodes.
+fn fill(engine: &mut Engine<MemStore>, peer: &mut Engine<MemStore>, keys: usize) {
+    for number in 0..keys {
+        transact(engine, peer, |txn| {
+            txn.set(0, &word(number), word(number), Ttl::Clear).unwrap();
+            txn.set_add(0, b"set", &[word(number)]).unwrap();
+            txn.increment(0, b"both", 1).unwrap();
+            txn.hash_increment(0, b"hash", &word(number), 1).unwrap();
+            txn.set(1, &word(number), word(number), Ttl::Clear).unwrap();
+        });
+    }
+    transact(peer, engine, |txn| {
+        txn.increment(0, b"both", 10).unwrap();
+    });
+}
+
+fn sizes(engine: &mut Engine<MemStore>) -> (u64, u64) {
+    let mut tick = engine.tick(NOW);
+    let mut txn = tick.txn();
+    (txn.db_size(0).unwrap(), txn.db_size(1).unwrap())
+}
+
+#[test]
+fn a_db_goes_as_a_whole_and_comes_back_if_it_has_not_gone() {
+    let (mut engine, mut peer) = (open(1), open(2));
+    fill(&mut engine, &mut peer, 300);
+    write(&mut engine);
+    fill(&mut engine, &mut peer, 310);
+    let full = engine.cache_bytes();
+    // In the middle of a transaction, between changes of before and after, and taken back.
+    {
+        let mut tick = engine.tick(NOW);
+        let mut txn = tick.txn();
+        txn.set(0, b"w1", word(7), Ttl::Clear).unwrap();
+        let before = txn.savepoint();
+        txn.set(0, b"w2", word(8), Ttl::Clear).unwrap();
+        txn.flush(0).unwrap();
+        assert_eq!(txn.db_size(0).unwrap(), 0);
+        assert_eq!(txn.get(0, b"w1").unwrap(), None);
+        txn.set(0, b"w3", word(9), Ttl::Clear).unwrap();
+        txn.set_add(0, b"set", &[word(1_000)]).unwrap();
+        assert_eq!(txn.set_len(0, b"set").unwrap(), 1);
+        txn.rollback(before);
+        assert_eq!(txn.db_size(0).unwrap(), 313);
+        assert_eq!(txn.get(0, b"w1").unwrap(), Some(word(7)));
+        assert_eq!(txn.get(0, b"w2").unwrap(), Some(word(2)));
+        assert_eq!(txn.get(0, b"w3").unwrap(), Some(word(3)));
+        assert_eq!(txn.set_len(0, b"set").unwrap(), 310);
+    }
+    engine.verify().unwrap();
+    assert_eq!((sizes(&mut engine), engine.digest()), ((313, 310), peer.digest()));
+    // It goes, with what came before it in its commit, and what comes after stays.
+    let sealed = transact(&mut engine, &mut peer, |txn| {
+        txn.set(0, b"w1", word(7), Ttl::Clear).unwrap();
+        txn.flush(0).unwrap();
+        txn.set(0, b"w3", word(9), Ttl::Clear).unwrap();
+        assert_eq!(txn.increment(0, b"both", 1).unwrap(), 1);
+    });
+    assert_eq!(clears(&sealed.unwrap()), 1);
+    for engine in [&mut engine, &mut peer] {
+        assert_eq!(sizes(engine), (2, 310));
+        engine.verify().unwrap();
+    }
+    assert_eq!(engine.digest(), peer.digest());
+    // The peer's next increment adds to what is left of its own.
+    transact(&mut peer, &mut engine, |txn| {
+        assert_eq!(txn.increment(0, b"both", 5).unwrap(), 6);
+    });
+    assert_eq!(engine.digest(), peer.digest());
+    while engine.rest() {}
+    assert!(engine.cache_bytes() < full / 2, "{} of {full} bytes", engine.cache_bytes());
+    // The store follows, and what was written before does not come back.
+    write(&mut engine);
+    let (store, digest) = (engine.store().copy(), engine.digest());
+    let fresh = Fresh { node: NodeId(1), nonce: 3 };
+    let mut again = Engine::open(store, EngineConfig::default(), fresh, NOW).unwrap();
+    assert_eq!((sizes(&mut again), again.digest()), ((2, 310), digest));
+    again.verify().unwrap();
+}
+
+/// A clear that arrives where there is what it has not seen leaves that.
+#[test]
+fn a_db_that_has_more_than_the_clear_has_seen_is_looked_through() {
+    let (mut engine, mut peer) = (open(1), open(2));
+    fill(&mut engine, &mut peer, 20);
+    let mut tick = peer.tick(NOW);
+    let mut txn = tick.txn();
+    txn.set(0, b"unseen", word(1), Ttl::Clear).unwrap();
+    txn.set_add(0, b"set", &[word(3), word(99)]).unwrap();
+    txn.commit();
+    let unseen = tick.seal(false).unwrap().unwrap();
+    transact(&mut engine, &mut peer, |txn| txn.flush(0).unwrap());
+    let mut tick = engine.tick(NOW);
+    for commit in commits(&unseen) {
+        assert!(tick.apply(commit).unwrap());
+    }
+    tick.seal(false).unwrap();
+    for engine in [&mut engine, &mut peer] {
+        assert_eq!(sizes(engine), (2, 20));
+        engine.verify().unwrap();
+    }
+    assert_eq!(engine.digest(), peer.digest());
+}

@@ -17,7 +17,7 @@ use lattis_engine::causal::{LogPosition, Millis, Origin};
 use lattis_engine::commit::EncodedCommit;
 use lattis_engine::crdt::TYPES;
 use lattis_engine::store::StoreError;
-use lattis_engine::{Refused, Staged};
+use lattis_engine::{Changed, Refused, Staged};
 use lattis_replication::Ticket;
 use mio::{Events, Interest, Poll, Token};
 
@@ -859,8 +859,11 @@ impl Shell {
     /// Breaks the watch of those who watch what has changed.
     fn note_changes(&mut self, tick: &mut Tick<'_>) {
         if self.tracking {
-            for (db, key) in tick.take_changed() {
-                self.world.watch.changed(db, &key);
+            for changed in tick.take_changed() {
+                match changed {
+                    Changed::Key(db, key) => self.world.watch.changed(db, &key),
+                    Changed::Db(db) => self.world.watch.cleared(db),
+                }
             }
         }
     }

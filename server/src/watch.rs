@@ -1,7 +1,7 @@
 //! WATCH: which clients wait to hear that which keys have changed.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -10,7 +10,8 @@ use crate::session::Session;
 /// Watched keys and the clients whose watch has been broken.
 #[derive(Debug, Default)]
 pub struct WatchTable {
-    keys: HashMap<u16, HashMap<Bytes, BTreeSet<u64>>>,
+    /// By db and key: who watches it, and whether it was there then.
+    keys: HashMap<u16, HashMap<Bytes, BTreeMap<u64, bool>>>,
     broken: HashSet<u64>,
 }
 
@@ -25,7 +26,7 @@ impl WatchTable {
         let key = Bytes::copy_from_slice(key);
         let Entry::Vacant(place) = session.watched.entry((db, key.clone())) else { return };
         place.insert(existed);
-        self.keys.entry(db).or_default().entry(key).or_default().insert(session.id);
+        self.keys.entry(db).or_default().entry(key).or_default().insert(session.id, existed);
     }
 
     /// Ends a client's watch. Cost: what it watches.
@@ -48,8 +49,16 @@ impl WatchTable {
     /// Notes that a key has changed.
     pub fn changed(&mut self, db: u16, key: &[u8]) {
         if let Some(clients) = self.keys.get(&db).and_then(|keys| keys.get(key)) {
-            self.broken.extend(clients);
+            self.broken.extend(clients.keys());
         }
+    }
+
+    /// Notes that all keys of a db are gone that were there.
+    pub fn cleared(&mut self, db: u16) {
+        let keys = self.keys.get(&db).into_iter().flatten();
+        let were_there =
+            keys.flat_map(|(_, clients)| clients.iter().filter(|(_, existed)| **existed));
+        self.broken.extend(were_there.map(|(client, _)| client));
     }
 
     /// Whether a key that the client watches has changed.

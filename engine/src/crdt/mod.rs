@@ -109,6 +109,11 @@ impl Types {
         }
     }
 
+    /// Whether rows may have counter entries.
+    pub(crate) fn counts(&self, slot: Slot) -> bool {
+        self.of(slot).is_none_or(|record| record.counts)
+    }
+
     /// Whether rows are registers.
     #[inline]
     pub(crate) fn is_register(&self, slot: Slot) -> bool {

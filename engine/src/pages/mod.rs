@@ -58,6 +58,10 @@ fn order(one: Name<'_>, other: Name<'_>) -> Ordering {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TreeId(u32);
 
+/// The trees of a db that belong together: when it is cleared, a new one begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Epoch(u32);
+
 /// What memory says of a row.
 pub(crate) enum Lookup {
     /// It lies here.
@@ -100,6 +104,10 @@ pub(crate) struct Pages {
     hasher: SeedableRandomState,
     /// The tree asked for last.
     recent: Option<TreeId>,
+    /// Of each db the epoch whose trees are in use, and the last one that there was.
+    epochs: Vec<(Epoch, Epoch)>,
+    /// Where to go on with dropping trees of other epochs, if there are any.
+    purging: Option<usize>,
     /// Bytes of all trees.
     bytes: usize,
     /// The generation that changes belong to now.
@@ -145,6 +153,8 @@ impl Pages {
             table: HashTable::new(),
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             recent: None,
+            epochs: Vec::new(),
+            purging: None,
             bytes: 0,
             generation: 1,
             written: 0,
@@ -164,10 +174,10 @@ impl Pages {
 
     /// The tree of a family's prefix, if it has any rows in memory.
     pub(crate) fn find_tree(&mut self, family: Family, prefix: &[u8]) -> Option<TreeId> {
-        let Pages { trees, table, recent, .. } = self;
+        let Pages { trees, table, recent, epochs, .. } = self;
         let same = |id: &TreeId| {
             let tree = &trees[id.0 as usize];
-            tree.family == family && *tree.prefix == *prefix
+            tree.family == family && *tree.prefix == *prefix && is_in_use(epochs, tree)
         };
         if let Some(recent) = recent.filter(same) {
             return Some(recent);
@@ -180,7 +190,8 @@ impl Pages {
 
     /// Adds a tree of a prefix that has none; `whole`: the store has no row of it.
     pub(crate) fn add_tree(&mut self, family: Family, prefix: &[u8], whole: bool) -> TreeId {
-        let tree = Tree::new(family, prefix, whole);
+        let mut tree = Tree::new(family, prefix, whole);
+        tree.epoch = self.epochs.get(tree.db()).map_or(Epoch(0), |(epoch, _)| *epoch);
         self.bytes += tree.bytes;
         // No machine holds 2^32 trees of more than a hundred bytes.
         let id = TreeId(self.trees.insert(tree) as u32);
@@ -205,8 +216,9 @@ impl Pages {
     /// All trees of a family, with their prefixes.
     pub(crate) fn trees_of(&self, family: Family) -> Vec<(TreeId, Vec<u8>)> {
         let of_family = |id: &TreeId| {
-            let (its, prefix) = self.prefix(*id);
-            (its == family).then(|| (*id, prefix.to_vec()))
+            let tree = &self.trees[id.0 as usize];
+            let is_it = tree.family == family && is_in_use(&self.epochs, tree);
+            is_it.then(|| (*id, tree.prefix.to_vec()))
         };
         self.table.iter().filter_map(of_family).collect()
     }
@@ -214,9 +226,13 @@ impl Pages {
     /// Forgets a tree that has no rows, unless it is one of keys: these are few.
     fn drop_if_empty(&mut self, id: TreeId) {
         let Some(tree) = self.trees.get_mut(id.0 as usize) else { return };
-        if !tree.is_empty(self.written) || tree.family == Family::Keys {
-            return;
+        if tree.is_empty(self.written) && tree.family != Family::Keys {
+            self.drop_tree(id);
         }
+    }
+
+    fn drop_tree(&mut self, id: TreeId) {
+        let Some(tree) = self.trees.get_mut(id.0 as usize) else { return };
         let hash = self.hasher.hash_one((tree.family, &*tree.prefix));
         if let Ok(entry) = self.table.find_entry(hash, |it| *it == id) {
             entry.remove();
@@ -225,6 +241,71 @@ impl Pages {
             self.bytes -= tree.bytes;
         }
         self.recent = None;
+    }
+
+    /// Takes all trees of a db out of use. They are dropped later, by [`purge`](Pages::purge).
+    pub(crate) fn detach(&mut self, db: u16) -> Epoch {
+        // A generation that is being taken has them.
+        if let Some(run) = self.run.take() {
+            self.run = self.encode_all(run);
+        }
+        let index = usize::from(db);
+        if self.epochs.len() <= index {
+            self.epochs.resize(index + 1, (Epoch(0), Epoch(0)));
+        }
+        let (used, last) = &mut self.epochs[index];
+        let before = *used;
+        *last = Epoch(last.0 + 1);
+        *used = *last;
+        self.recent = None;
+        self.purging = Some(0);
+        before
+    }
+
+    /// Takes the trees of an epoch into use again.
+    pub(crate) fn attach(&mut self, db: u16, epoch: Epoch) {
+        if let Some((used, _)) = self.epochs.get_mut(usize::from(db)) {
+            *used = epoch;
+        }
+        self.recent = None;
+        self.purging = Some(0);
+    }
+
+    /// Drops trees that are not in use, of so many pages at most. True if there is more to do. Only between
+    /// ticks: until then there is a way back.
+    pub(crate) fn purge(&mut self, mut pages: usize) -> bool {
+        let Some(mut at) = self.purging else { return false };
+        let Pages { trees, epochs, changed, .. } = self;
+        if at == 0 {
+            changed.retain(|it| is_in_use(epochs, &trees[it.tree.0 as usize]));
+        }
+        while pages > 0 {
+            if at >= self.trees.end() {
+                self.purging = None;
+                return false;
+            }
+            pages -= 1;
+            let Some(tree) = self.trees.get_mut(at) else {
+                at += 1;
+                continue;
+            };
+            if is_in_use(&self.epochs, tree) {
+                at += 1;
+                continue;
+            }
+            let before = tree.bytes;
+            let shed = tree.shed();
+            self.bytes = self.bytes + tree.bytes - before;
+            match shed {
+                Some(shed) => pages = pages.saturating_sub(shed),
+                None => {
+                    self.drop_tree(TreeId(at as u32));
+                    at += 1;
+                }
+            }
+        }
+        self.purging = Some(at);
+        true
     }
 
     // ---- rows ------------------------------------------------------------------------------------------
@@ -417,6 +498,8 @@ impl Pages {
     /// Closes the generation: all that was changed in it is to go into a run, piece by piece, by
     /// [`encode`](Pages::encode). Until that is written, or has failed, no other may be closed.
     pub(crate) fn close(&mut self, run: Run) {
+        let Pages { changed, trees, epochs, .. } = self;
+        changed.retain(|it| is_in_use(epochs, &trees[it.tree.0 as usize]));
         self.frozen = std::mem::take(&mut self.changed);
         self.frozen_rows = std::mem::take(&mut self.unwritten);
         (self.run, self.encoded) = (Some(run), 0);
@@ -438,6 +521,12 @@ impl Pages {
             self.encoded += 1;
         }
         Some(run)
+    }
+
+    /// Puts all that is left of the closed generation into its run.
+    fn encode_all(&mut self, run: Run) -> Option<Run> {
+        self.run = Some(run);
+        self.encode(usize::MAX)
     }
 
     /// The closed generation is in the store.
@@ -534,6 +623,10 @@ fn encode(run: &mut Run, generation: u64, tree: &mut Tree, at: At) {
         tree.page_mut(at).freeze(|name, value| run.row(family, &prefix, name, value));
         tree.prefix = prefix;
     }
+}
+
+fn is_in_use(epochs: &[(Epoch, Epoch)], tree: &Tree) -> bool {
+    epochs.get(tree.db()).is_none_or(|(epoch, _)| *epoch == tree.epoch)
 }
 
 /// Lists a page, if it belongs to the generation.

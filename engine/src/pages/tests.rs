@@ -48,7 +48,7 @@ fn key(name: &[u8]) -> (u64, Vec<u8>) {
 impl World {
     fn new() -> World {
         let mut pages = Pages::new(7);
-        let tree = pages.add_tree(Family::Keys, b"p", true);
+        let tree = pages.add_tree(Family::Keys, b"pp", true);
         let (store, rows) = (Rows::new(), Rows::new());
         World { pages, tree, store, frozen: None, rows }
     }
@@ -101,7 +101,7 @@ impl World {
         let changes: Vec<_> = run
             .changes()
             .map(|(stored, value)| {
-                let (_, name) = crate::store::keys::name_at(&stored[1..], 1);
+                let (_, name) = crate::store::keys::name_at(&stored[1..], 2);
                 (name.to_vec(), value.map(|value| value.whole().to_vec()))
             })
             .collect();
@@ -254,7 +254,7 @@ fn what_comes_and_goes_between_two_generations_costs_the_store_nothing() {
 fn many_rows_of_one_hash_are_in_order_of_their_names() {
     BITS.set(0);
     let mut pages = Pages::new(7);
-    let tree = pages.add_tree(Family::Keys, b"p", true);
+    let tree = pages.add_tree(Family::Keys, b"pp", true);
     let names: Vec<Vec<u8>> = (0..5_000).map(|n| format!("{n}").into_bytes()).collect();
     for name in &names {
         pages.change(tree, (0, name), Some(Value::Packed(b"v")), false);

@@ -6,7 +6,7 @@
 //! somebody has then looked for, it begins at a name among them.
 
 use super::page::{Changed, Page};
-use super::{Name, order};
+use super::{Epoch, Name, order};
 use crate::store::Family;
 
 /// Pages of a chunk at most.
@@ -31,6 +31,7 @@ pub(super) struct At(u32, u32);
 
 pub(super) struct Tree {
     pub(super) family: Family,
+    pub(super) epoch: Epoch,
     /// The common start of the rows' stored keys.
     pub(super) prefix: Box<[u8]>,
     body: Body,
@@ -44,7 +45,29 @@ impl Tree {
         let page = Page::new((0, &[]), u64::MAX, whole);
         // Beside the prefix: the entry of the table that finds the tree.
         let bytes = size_of::<Tree>() + prefix.len() + 8;
-        Tree { prefix: prefix.into(), family, body: Body::One(page), bytes }
+        Tree {
+            family,
+            epoch: Epoch::default(),
+            prefix: prefix.into(),
+            body: Body::One(page),
+            bytes,
+        }
+    }
+
+    /// The db that its rows are of.
+    pub(super) fn db(&self) -> usize {
+        let db = self.prefix.first_chunk().copied().unwrap_or_default();
+        usize::from(u16::from_be_bytes(db))
+    }
+
+    /// Drops some pages of a tree that nobody needs any more, and tells how many; `None` if it is to be
+    /// dropped as it is.
+    pub(super) fn shed(&mut self) -> Option<usize> {
+        let Body::Many(chunks) = &mut self.body else { return None };
+        let chunk = if chunks.len() > 1 { chunks.pop() } else { None }?;
+        let bytes: usize = chunk.pages.iter().map(Page::heap_bytes).sum();
+        self.bytes -= bytes + chunk.pages.len() * (size_of::<Page>() + size_of::<u64>());
+        Some(chunk.pages.len())
     }
 
     /// The page in whose interval a place lies.

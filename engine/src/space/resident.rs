@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 
 use super::Outcome;
 use super::stored::{Kept, Stored};
+use super::whole::ranges;
 use crate::codec::{Parts, Reader, Writer};
 use crate::header::Header;
 use crate::name::hash;
 use crate::open::Open;
-use crate::pages::{LARGE, Lookup, Name, Pages, TreeId, Value, Walk};
+use crate::pages::{Epoch, LARGE, Lookup, Name, Pages, TreeId, Value, Walk};
 use crate::row::{Origins, Row};
 use crate::store::{Family, Hole, Read as _, Run, Store, StoreError, has_rows_in, keys, scan_on};
 
@@ -314,10 +315,33 @@ impl<S: Store> Resident<S> {
         self.erased.push((generation, hole));
     }
 
+    /// Takes all rows of a db away, from memory, and from the store with this generation.
+    pub(super) fn detach(&mut self, db: u16, generation: u64) -> Epoch {
+        self.erased.extend(ranges(db).map(|range| (generation, range)));
+        if let Some(tree) = self.keys.get_mut(usize::from(db)) {
+            *tree = None;
+        }
+        self.pages.detach(db)
+    }
+
+    /// Undoes that.
+    pub(super) fn attach(&mut self, db: u16, epoch: Epoch) {
+        for range in ranges(db) {
+            if let Some(at) = self.erased.iter().rposition(|(_, hole)| *hole == range) {
+                self.erased.remove(at);
+            }
+        }
+        if let Some(tree) = self.keys.get_mut(usize::from(db)) {
+            *tree = None;
+        }
+        self.pages.attach(db, epoch);
+    }
+
     /// The dbs that may have keys.
     pub(super) fn databases(&self) -> Outcome<Vec<u16>> {
-        let known = (0u16..).zip(&self.keys);
-        let mut found: Vec<u16> = known.filter_map(|(db, tree)| tree.map(|_| db)).collect();
+        let trees = self.pages.trees_of(Family::Keys);
+        let known = trees.iter().filter_map(|(_, prefix)| keys::split_name(prefix));
+        let mut found: Vec<u16> = known.map(|(db, _)| db).collect();
         let mut from = Vec::new();
         loop {
             let mut next = None;

@@ -163,6 +163,7 @@ impl<S: Store> Space<S> {
     pub(super) fn replace_binding(&mut self, row: &RowKey, mut new: Row) -> Outcome<Row> {
         let hash = self.hash(row, &new);
         new.keep_hash(hash);
+        let counts = !new.counters().is_empty();
         let target = (row.db, row.key.clone());
         let (old, changed) = self.set_binding(&target, new);
         let affected = self.graph.downstream(&changed);
@@ -171,7 +172,7 @@ impl<S: Store> Space<S> {
             return Err(error);
         }
         let old_hash = self.kept_hash(row, &old);
-        self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(hash);
+        self.resum(row.db, (&old, old_hash), (counts, hash));
         Ok(old)
     }
 

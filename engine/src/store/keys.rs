@@ -142,6 +142,8 @@ pub const FLOOR: &[u8] = b"floor";
 pub const STATE: &[u8] = b"state";
 /// `system`: how many keys have a deadline, and the sum of these. In every run once there is one.
 pub const EXPIRING: &[u8] = b"expiring";
+/// `system`: of each db, what the digest has of it, and its rows with counters. In every run.
+pub const SUMS: &[u8] = b"sums";
 /// `system`: how many rows were given up, since they could not be read.
 pub const LOST: &[u8] = b"lost";
 /// `system`: prefix of the origins, by number.

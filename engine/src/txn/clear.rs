@@ -4,8 +4,11 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{OpError, OpResult, Txn};
+use crate::causal::Dot;
 use crate::commit::{Clear, CounterReset};
+use crate::engine::Engine;
 use crate::name::{RowKey, Scope, Slot};
+use crate::row::Row;
 use crate::space::is_unreadable;
 use crate::store::{Store, StoreError};
 
@@ -94,6 +97,38 @@ impl<S: Store> Txn<'_, S> {
         }
     }
 
+    /// Removes all rows of a db together, but for residue of counters.
+    fn clear_whole(&mut self, db: u16, mut clear: Clear) -> OpResult<()> {
+        if !self.engine.space.has_any(db) {
+            return Ok(());
+        }
+        self.check_room()?;
+        let counters = self.engine.space.rows_with_counters(db);
+        let counters = self.guard(counters)?;
+        let Engine { space, draft, .. } = &mut *self.engine;
+        let dot = draft.next();
+        let cleared = space.clear_db(db);
+        if let Err(error) = draft.change_db(cleared, space) {
+            *self.failed = Some(error.clone());
+            return Err(OpError::Store(error));
+        }
+        for (name, mut row) in counters {
+            if row.is_live() {
+                clear.resets.extend(observed(&row, dot).map(|reset| (name.clone(), reset)));
+                row.supersede(dot);
+            }
+            if row.is_empty() {
+                continue;
+            }
+            let spot = self.spot(&name)?;
+            let replaced = self.engine.space.replace(&name, spot, row);
+            let old = self.guard(replaced)?;
+            self.engine.draft.change(name, spot, old);
+        }
+        self.engine.draft.clear(clear);
+        Ok(())
+    }
+
     /// Removes by scope, if anything is there: one effect with the vector before this commit as context
     /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2); the first clear of a commit
     /// has all of that, later ones of the scope undo what the commit itself has done since. With `give_up`
@@ -104,6 +139,13 @@ impl<S: Store> Txn<'_, S> {
             true => None,
             false => self.engine.draft.since_clear(&clear.scope),
         };
+        if let Scope::Db(db) = clear.scope
+            && since.is_none()
+            && !give_up
+            && self.engine.space.is_separable(db)
+        {
+            return self.clear_whole(db, clear);
+        }
         let again = since.is_some();
         let names = match since {
             Some(names) => Ok((names, Vec::new())),
@@ -121,17 +163,7 @@ impl<S: Store> Txn<'_, S> {
             }
             self.check_room()?;
             live = true;
-            let foreign = row
-                .counters()
-                .iter()
-                .filter(|entry| entry.is_live() && entry.origin != dot.origin)
-                .map(|entry| CounterReset {
-                    origin: entry.origin,
-                    generation: entry.generation,
-                    last: entry.last,
-                    sum: entry.sum,
-                });
-            clear.resets.extend(foreign.map(|reset| (name.clone(), reset)));
+            clear.resets.extend(observed(row, dot).map(|reset| (name.clone(), reset)));
             let mut new = row.clone();
             new.supersede(dot);
             let replaced = self.engine.space.replace(&name, spot, new);
@@ -150,4 +182,15 @@ impl<S: Store> Txn<'_, S> {
         }
         Ok(())
     }
+}
+
+/// What a clear under that dot has observed of the counters of others.
+fn observed(row: &Row, dot: Dot) -> impl Iterator<Item = CounterReset> {
+    let foreign = row.counters().iter().filter(move |it| it.is_live() && it.origin != dot.origin);
+    foreign.map(|entry| CounterReset {
+        origin: entry.origin,
+        generation: entry.generation,
+        last: entry.last,
+        sum: entry.sum,
+    })
 }

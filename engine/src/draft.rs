@@ -230,8 +230,8 @@ impl Draft {
         self.further.push(Further { after: self.touches.len(), which, before });
     }
 
-    /// A db was cleared as a whole. Places that were known before are looked for again: after an error the tick
-    /// cannot go on.
+    /// A db was cleared as a whole. Places that were known before are looked for again: after an error the
+    /// tick cannot go on.
     pub(crate) fn change_db<S: Store>(
         &mut self,
         cleared: ClearedDb,

@@ -41,8 +41,8 @@ use crate::store::{Family, Run};
 /// The name of a row within its tree, behind its hash: by both, trees are in order.
 pub(crate) type Name<'n> = (u64, &'n [u8]);
 
-/// The order of names. A comparison of nothing with nothing is not left to the machine: there it costs as much
-/// as that of a hundred names, as it may not touch what an empty slice points to.
+/// The order of names. A comparison of nothing with nothing is not left to the machine: there it costs as
+/// much as that of a hundred names, as it may not touch what an empty slice points to.
 #[inline]
 fn order(one: Name<'_>, other: Name<'_>) -> Ordering {
     one.0.cmp(&other.0).then_with(|| match (one.1, other.1) {

@@ -35,7 +35,7 @@ test: ## All that continuous integration runs
 demo: ## Three nodes, a partition, one state again
 	@. .ci/env; cargo build --workspace --bins --locked; $(target)/debug/demo
 
-bench: ## Benchmarks beside Redis (BENCH="commands --quick", peers, propagation, bindings, collections, expiry, flush)
+bench: ## Benchmarks beside Redis (BENCH="commands --quick", peers, bindings, collections, expiry, ...)
 	@. .ci/env tests; cargo build --release --locked -p lattis-server -p lattis-tests --bins
 	@$(target)/release/bench $(BENCH)
 

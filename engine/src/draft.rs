@@ -21,7 +21,7 @@ use crate::causal::{Dot, Origin, Stamp};
 use crate::commit::{Clear, EncodedCommit, Encoder};
 use crate::name::{RowKey, Scope, Slot};
 use crate::row::Row;
-use crate::space::{ClearedDb, Space, Spot};
+use crate::space::{Cleared as Whole, Space, Spot};
 use crate::store::{Store, StoreError};
 
 /// Effects after which a draft is closed, so that what other nodes apply in one step stays small. One
@@ -55,9 +55,9 @@ enum Which {
     /// The row of that touch, once more.
     Again(usize),
     /// A row that a clear or another node's commit has changed.
-    Other(RowKey, Spot),
-    /// A db that was cleared as a whole.
-    Db(Box<ClearedDb>),
+    Other(RowKey),
+    /// Rows that were taken away as a whole.
+    Whole(Box<Whole>),
 }
 
 /// A point to go back to.
@@ -225,39 +225,31 @@ impl Draft {
     }
 
     /// A row was changed by a clear or by a commit of another node.
-    pub(crate) fn change(&mut self, name: RowKey, spot: Spot, before: Row) {
-        let which = Which::Other(name, spot);
+    pub(crate) fn change(&mut self, name: RowKey, before: Row) {
+        let which = Which::Other(name);
         self.further.push(Further { after: self.touches.len(), which, before });
     }
 
-    /// A db was cleared as a whole. Places that were known before are looked for again: after an error the
-    /// tick cannot go on.
-    pub(crate) fn change_db<S: Store>(
+    /// Rows were taken away as a whole. Places that were known before are looked for again: after an error the
+    /// tick cannot go on. Cost: what the open commit has touched.
+    pub(crate) fn change_whole<S: Store>(
         &mut self,
-        cleared: ClearedDb,
+        whole: Whole,
         space: &mut Space<S>,
     ) -> Result<(), StoreError> {
-        let which = Which::Db(Box::new(cleared));
+        let which = Which::Whole(Box::new(whole));
         let after = self.touches.len();
         self.further.push(Further { after, which, before: Row::default() });
         self.find_again(space)
     }
 
-    /// Looks for the places of all rows. Cost: what the tick has touched.
     fn find_again<S: Store>(&mut self, space: &mut Space<S>) -> Result<(), StoreError> {
         self.known.clear();
-        for (at, touch) in self.touches.iter_mut().enumerate() {
+        for (at, touch) in self.touches.iter_mut().enumerate().skip(self.open) {
             let Touch::Row { name, spot, .. } = touch else { continue };
             *spot = space.spot(name)?;
-            if at >= self.open {
-                let number = spot.number();
-                self.known.insert_unique(hash(number), (number, at), |(known, _)| hash(*known));
-            }
-        }
-        for further in &mut self.further {
-            if let Which::Other(name, spot) = &mut further.which {
-                *spot = space.spot(name)?;
-            }
+            let number = spot.number();
+            self.known.insert_unique(hash(number), (number, at), |(known, _)| hash(*known));
         }
         Ok(())
     }
@@ -296,18 +288,18 @@ impl Draft {
     ) -> Result<(), StoreError> {
         while self.changed_since(to) {
             let touches = self.touches.len();
-            let (name, spot, before) = if let Some(last) =
+            let (name, before) = if let Some(last) =
                 self.further.pop_if(|last| last.after >= touches)
             {
                 match last.which {
-                    Which::Other(name, spot) => (name, spot, last.before),
-                    Which::Db(cleared) => {
-                        space.restore_db(*cleared);
+                    Which::Other(name) => (name, last.before),
+                    Which::Whole(whole) => {
+                        space.restore(*whole)?;
                         self.find_again(space)?;
                         continue;
                     }
                     Which::Again(touch) => match self.touches.get(touch) {
-                        Some(Touch::Row { name, spot, .. }) => (name.clone(), *spot, last.before),
+                        Some(Touch::Row { name, .. }) => (name.clone(), last.before),
                         _ => continue,
                     },
                 }
@@ -316,11 +308,13 @@ impl Draft {
                 if let Ok(entry) = self.known.find_entry(hash(number), |(it, _)| *it == number) {
                     entry.remove();
                 }
-                (name, spot, before)
+                (name, before)
             } else {
                 continue;
             };
             self.may_live(&name);
+            // It may lie elsewhere by now.
+            let spot = space.spot(&name)?;
             space.replace(&name, spot, before)?;
         }
         self.open = self.open.min(self.touches.len());

@@ -564,6 +564,7 @@ impl<S: Store> Engine<S> {
     pub fn rest(&mut self) -> bool {
         if !self.writing && self.space.unwritten() == 0 {
             self.run = Run::default();
+            self.space.shrink();
         }
         self.space.rest(RESTED)
     }

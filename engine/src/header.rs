@@ -18,13 +18,43 @@ use crate::crdt::string::STRING;
 use crate::name::Slot;
 use crate::row::{Origins, Plain, Row, Sibling};
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 5;
+/// Up to this one nothing is told of what the digest has of a collection.
+const WITHOUT_SUMS: u8 = 3;
 /// One single row that is one write, and nothing else: what most strings are.
 const PLAIN: u8 = 4;
 /// The first one, in which `hidden` is a stamp of the hybrid clock.
 const BY_STAMP: u8 = 1;
 /// Up to this one a record has one single row, that of a string.
 const ONE_SINGLE: u8 = 2;
+
+/// What is kept of many rows, so that they can go together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// The sum of their hashes, modulo 2^128.
+    pub(crate) digest: u128,
+    /// Rows that have counter entries, residue included.
+    pub(crate) counters: u64,
+}
+
+impl Sums {
+    /// A row was replaced by another one, which have these hashes and may have counters.
+    pub(crate) fn change(&mut self, (old, had): (u128, bool), (new, has): (u128, bool)) {
+        self.digest = self.digest.wrapping_sub(old).wrapping_add(new);
+        self.counters = (self.counters + u64::from(has)).saturating_sub(u64::from(had));
+    }
+
+    pub(crate) fn encode(&self, out: &mut Writer) {
+        out.u64((self.digest >> 64) as u64);
+        out.u64(self.digest as u64);
+        out.varint(self.counters);
+    }
+
+    pub(crate) fn decode(input: &mut Reader<'_>) -> Result<Sums, CodecError> {
+        let digest = u128::from(input.u64()?) << 64 | u128::from(input.u64()?);
+        Ok(Sums { digest, counters: input.varint()? })
+    }
+}
 
 /// A collection slot of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +66,8 @@ pub(crate) struct SlotState {
     pub(crate) rows: u64,
     /// Rows that lie in the store, residue included: 0 says that there is nothing to look for.
     pub(crate) stored: u64,
+    /// What is kept of them; `None` for those of a version that did not.
+    pub(crate) sums: Option<Sums>,
 }
 
 /// The deadline row and what counts of it.
@@ -146,12 +178,23 @@ impl Header {
         }
     }
 
+    /// The slot's state, if there is one.
+    pub(crate) fn find_slot_mut(&mut self, slot: Slot) -> Option<&mut SlotState> {
+        self.slots.iter_mut().find(|state| state.slot == slot)
+    }
+
     /// The slot's state, made if there is none.
     pub(crate) fn slot_mut(&mut self, slot: Slot) -> &mut SlotState {
         let index = match self.slots.binary_search_by_key(&slot, |state| state.slot) {
             Ok(index) => index,
             Err(index) => {
-                let state = SlotState { slot, birth: Row::default(), rows: 0, stored: 0 };
+                let state = SlotState {
+                    slot,
+                    birth: Row::default(),
+                    rows: 0,
+                    stored: 0,
+                    sums: Some(Sums::default()),
+                };
                 self.slots.insert(index, state);
                 index
             }
@@ -236,13 +279,17 @@ impl Header {
             state.birth.encode(out, origins);
             out.varint(state.rows);
             out.varint(state.stored);
+            out.u8(u8::from(state.sums.is_some()));
+            if let Some(sums) = &state.sums {
+                sums.encode(out);
+            }
         }
         out.varint(self.hidden.0);
         out.varint(self.derived.map_or(0, |elements| elements + 1));
     }
 
     pub(crate) fn decode(mut input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
-        let format = input.one_of(BY_STAMP..=PLAIN)?;
+        let format = input.one_of(BY_STAMP..=FORMAT)?;
         let mut header = Header::default();
         if format == PLAIN {
             let slot = Slot(input.u8()?);
@@ -262,7 +309,12 @@ impl Header {
             let slot = Slot(input.u8()?);
             let birth = Row::decode(&mut input, origins)?;
             let (rows, stored) = (input.varint()?, input.varint()?);
-            let state = SlotState { slot, birth, rows, stored };
+            let sums = match format {
+                ..=WITHOUT_SUMS => None,
+                _ if input.u8()? == 0 => None,
+                _ => Some(Sums::decode(&mut input)?),
+            };
+            let state = SlotState { slot, birth, rows, stored, sums };
             header.slots.push(state);
         }
         header.hidden = match format {

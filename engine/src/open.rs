@@ -48,7 +48,7 @@ pub(crate) struct Open<V> {
 }
 
 /// Rows for which memory is kept from tick to tick.
-const KEPT: usize = 16 << 10;
+const KEPT: usize = 4 << 10;
 
 impl<V> Open<V> {
     /// The seed keeps clients from choosing keys that collide.
@@ -123,10 +123,15 @@ impl<V> Open<V> {
         self.entries.clear();
         self.index.clear();
         if self.entries.capacity() > KEPT {
-            self.entries = Vec::new();
-            self.changed = Vec::new();
-            self.index = HashTable::new();
+            self.shrink();
         }
+    }
+
+    /// Between ticks: keeps no memory for the next one.
+    pub(crate) fn shrink(&mut self) {
+        self.entries = Vec::new();
+        self.changed = Vec::new();
+        self.index = HashTable::new();
     }
 }
 

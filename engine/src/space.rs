@@ -31,7 +31,7 @@ use crate::crdt::Types;
 use crate::crdt::deadline::Decision;
 use crate::crdt::set::SET;
 use crate::dataflow::graph::{Graph, Target};
-use crate::header::Header;
+use crate::header::{Header, Sums};
 use crate::name::{Cursor, RowKey, Scope, Slot};
 use crate::open::{Open, Place};
 use crate::pages::{Located, Lookup, TreeId, Value, row_bytes};
@@ -46,8 +46,7 @@ pub(crate) use lost::load_lost;
 use resident::Resident;
 use stored::{Stored as _, plain};
 pub(crate) use stored::{is_unreadable, load_origins, parse_row};
-pub(crate) use whole::ClearedDb;
-pub(crate) use whole::Sums;
+pub(crate) use whole::Cleared;
 
 /// Bytes of room for keys and rows that are kept.
 const SCRATCH: usize = 64 << 10;
@@ -799,7 +798,14 @@ impl<S: Store> Space<S> {
             return Err(error);
         }
         let old_hash = self.kept_hash(row, &old);
-        self.resum(row.db, (&old, old_hash), (counts, hash));
+        let (was, is) = ((old_hash, !old.counters().is_empty()), (hash, counts));
+        whole::at(&mut self.sums, row.db).change(was, is);
+        if let Spot::Element { record, .. } = spot
+            && let Some(state) = self.headers[record].find_slot_mut(row.slot)
+            && let Some(sums) = &mut state.sums
+        {
+            sums.change(was, is);
+        }
         Ok(old)
     }
 
@@ -995,6 +1001,13 @@ impl<S: Store> Space<S> {
     /// Between ticks: gives back what is not needed, of so many pages at most. True if there is more.
     pub(crate) fn rest(&mut self, pages: usize) -> bool {
         self.resident.pages.settle(pages) | self.resident.pages.purge(pages)
+    }
+
+    /// Between ticks: keeps no memory for the next one.
+    pub(crate) fn shrink(&mut self) {
+        self.headers.shrink();
+        self.rows.shrink();
+        self.derived.shrink();
     }
 
     /// The tick has happened.

@@ -201,7 +201,7 @@ impl<S: Store> Tick<'_, S> {
     /// Replaces a row, and remembers what was there.
     fn replace(&mut self, name: RowKey, spot: Spot, row: Row) -> Result<(), StoreError> {
         let old = self.engine.space.replace(&name, spot, row)?;
-        self.engine.draft.change(name, spot, old);
+        self.engine.draft.change(name, old);
         Ok(())
     }
 
@@ -216,7 +216,10 @@ impl<S: Store> Tick<'_, S> {
                 self.clear_whole(db, clear, dot)?;
                 Default::default()
             }
-            _ => self.engine.space.readable_in(&clear.scope)?,
+            _ => {
+                self.clear_large(clear)?;
+                self.engine.space.readable_in(&clear.scope)?
+            }
         };
         for name in names {
             let spot = self.spot(&name)?;
@@ -249,12 +252,26 @@ impl<S: Store> Tick<'_, S> {
         Ok(())
     }
 
+    /// Takes the large collections of a key away as a whole, if the clear has seen everything.
+    fn clear_large(&mut self, clear: &Clear) -> Result<(), StoreError> {
+        let Engine { space, draft, vector, .. } = &mut *self.engine;
+        if let Scope::Key(db, key) = &clear.scope
+            && clear.context.covers(vector)
+        {
+            for slot in space.separable_slots(*db, key)? {
+                let cleared = space.clear_slot(*db, key, slot)?;
+                draft.change_whole(cleared, space)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Clears a db of which the clear has seen everything, but for residue of counters.
     fn clear_whole(&mut self, db: u16, clear: &Clear, dot: Dot) -> Result<(), StoreError> {
         let counters = self.engine.space.rows_with_counters(db)?;
         let Engine { space, draft, .. } = &mut *self.engine;
         let cleared = space.clear_db(db);
-        draft.change_db(cleared, space)?;
+        draft.change_whole(cleared, space)?;
         for (name, mut row) in counters {
             row.clear(&clear.context, &dot.origin);
             #[cfg(feature = "planted")]

@@ -14,9 +14,10 @@ use crate::dataflow::graph::Target;
 use crate::dataflow::ops::{self, Operator};
 use crate::dataflow::{Change, Definition};
 use crate::engine::Engine;
-use crate::name::{Cursor, Scope};
+use crate::header::Sums;
+use crate::name::{Cursor, Scope, Slot};
 use crate::row::Row;
-use crate::space::{Counted, Sums};
+use crate::space::Counted;
 use crate::store::{Store, StoreError};
 
 type Elements = BTreeSet<Bytes>;
@@ -35,10 +36,12 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
     let mut views: BTreeMap<Target, Elements> = BTreeMap::new();
     for db in space.databases()? {
         let mut sums = Sums::default();
+        let mut of_slots: BTreeMap<(Bytes, Slot), Sums> = BTreeMap::new();
         for name in space.rows_in(&Scope::Db(db))? {
             let row = space.row(&name)?.clone();
-            sums.digest = sums.digest.wrapping_add(space.hash(&name, &row));
-            sums.counters += u64::from(!row.counters().is_empty());
+            let is = (space.hash(&name, &row), !row.counters().is_empty());
+            sums.change((0, false), is);
+            of_slots.entry((name.key, name.slot)).or_default().change((0, false), is);
         }
         digest = digest.wrapping_add(sums.digest);
         if let Some(kept) = space.sums(db).filter(|kept| *kept != sums) {
@@ -66,6 +69,11 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
         }
         for (key, header) in keys {
             for state in &header.slots {
+                let sums = of_slots.remove(&(key.clone(), state.slot)).unwrap_or_default();
+                if let Some(kept) = state.sums.filter(|kept| *kept != sums) {
+                    let slot = state.slot;
+                    return Ok(Err(format!("{db} {key:?}: {slot:?} {sums:?}, but kept {kept:?}")));
+                }
                 if state.rows > 0 && header.born(state.slot).is_none() {
                     return Ok(Err(format!("{db} {key:?}: {:?} without a birth", state.slot)));
                 }

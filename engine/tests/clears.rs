@@ -359,3 +359,73 @@ fn a_db_that_has_more_than_the_clear_has_seen_is_looked_through() {
     }
     assert_eq!(engine.digest(), peer.digest());
 }
+
+/// A large collection goes as a whole, by DEL and by its deadline, and comes back if it has not gone.
+#[test]
+fn a_large_collection_goes_as_a_whole() {
+    let (mut engine, mut peer) = (open(1), open(2));
+    let members: Vec<Bytes> = (0..3_000).map(word).collect();
+    let fill = |engine: &mut Engine<MemStore>, peer: &mut Engine<MemStore>| {
+        transact(engine, peer, |txn| {
+            txn.set_add(0, b"set", &members).unwrap();
+            let fields: Vec<_> = members.iter().map(|it| (it.clone(), it.clone())).collect();
+            txn.hash_set(0, b"hash", &fields).unwrap();
+        });
+    };
+    fill(&mut engine, &mut peer);
+    write(&mut engine);
+    let full = engine.digest();
+    {
+        let mut tick = engine.tick(NOW);
+        let mut txn = tick.txn();
+        txn.set_add(0, b"set", &[word(5_000)]).unwrap();
+        let before = txn.savepoint();
+        txn.set_add(0, b"set", &[word(5_001)]).unwrap();
+        assert!(txn.delete(0, b"set").unwrap());
+        assert_eq!(txn.set_len(0, b"set").unwrap(), 0);
+        txn.set_add(0, b"set", &[word(1), word(6_000)]).unwrap();
+        assert_eq!(txn.set_len(0, b"set").unwrap(), 2);
+        txn.rollback(before);
+        assert_eq!(txn.set_len(0, b"set").unwrap(), 3_001);
+        for (member, is_there) in [(1, true), (5_000, true), (5_001, false), (6_000, false)] {
+            assert_eq!(txn.set_contains(0, b"set", &word(member)).unwrap(), is_there, "{member}");
+        }
+    }
+    engine.verify().unwrap();
+    assert_eq!(engine.digest(), full);
+    let sealed = transact(&mut engine, &mut peer, |txn| {
+        txn.set_add(0, b"set", &[word(5_000)]).unwrap();
+        assert!(txn.delete(0, b"set").unwrap());
+        txn.set_add(0, b"set", &[word(1)]).unwrap();
+        assert!(txn.delete(0, b"hash").unwrap());
+    });
+    assert_eq!(clears(&sealed.unwrap()), 2);
+    for engine in [&mut engine, &mut peer] {
+        engine.verify().unwrap();
+        assert_eq!(look(engine), Model::from([("set".into(), BTreeSet::from([word(1)]))]));
+    }
+    assert_eq!(engine.digest(), peer.digest());
+    // By its deadline, as a whole too.
+    fill(&mut engine, &mut peer);
+    transact(&mut engine, &mut peer, |txn| {
+        assert!(txn.expire(0, b"set", Some(Millis(NOW.0 + 10))).unwrap());
+    });
+    let mut tick = engine.tick(Millis(NOW.0 + 20));
+    tick.expire_due(10).unwrap();
+    let sealed = tick.seal(false).unwrap().unwrap();
+    assert_eq!(clears(&sealed), 1);
+    let mut tick = peer.tick(Millis(NOW.0 + 20));
+    for commit in commits(&sealed) {
+        assert!(tick.apply(commit).unwrap());
+    }
+    tick.seal(false).unwrap();
+    engine.verify().unwrap();
+    peer.verify().unwrap();
+    assert_eq!(engine.digest(), peer.digest());
+    write(&mut engine);
+    let fresh = Fresh { node: NodeId(1), nonce: 3 };
+    let store = engine.store().copy();
+    let mut again = Engine::open(store, EngineConfig::default(), fresh, NOW).unwrap();
+    again.verify().unwrap();
+    assert_eq!((sizes(&mut again), again.digest()), ((1, 0), engine.digest()));
+}

@@ -62,6 +62,11 @@ pub(crate) struct TreeId(u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Epoch(u32);
 
+impl Epoch {
+    /// That of a tree which was taken out of use on its own.
+    const NEVER: Epoch = Epoch(u32::MAX);
+}
+
 /// What memory says of a row.
 pub(crate) enum Lookup {
     /// It lies here.
@@ -106,6 +111,8 @@ pub(crate) struct Pages {
     recent: Option<TreeId>,
     /// Of each db the epoch whose trees are in use, and the last one that there was.
     epochs: Vec<(Epoch, Epoch)>,
+    /// Trees that were taken out of use one by one.
+    dead: Vec<TreeId>,
     /// Where to go on with dropping trees of other epochs, if there are any.
     purging: Option<usize>,
     /// Bytes of all trees.
@@ -154,6 +161,7 @@ impl Pages {
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             recent: None,
             epochs: Vec::new(),
+            dead: Vec::new(),
             purging: None,
             bytes: 0,
             generation: 1,
@@ -271,9 +279,47 @@ impl Pages {
         self.purging = Some(0);
     }
 
+    /// Takes a tree out of use.
+    pub(crate) fn detach_tree(&mut self, id: TreeId) -> Epoch {
+        if let Some(run) = self.run.take() {
+            self.run = self.encode_all(run);
+        }
+        self.recent = None;
+        self.dead.push(id);
+        std::mem::replace(&mut self.trees[id.0 as usize].epoch, Epoch::NEVER)
+    }
+
+    /// Takes it into use again.
+    pub(crate) fn attach_tree(&mut self, id: TreeId, epoch: Epoch) {
+        self.recent = None;
+        self.trees[id.0 as usize].epoch = epoch;
+    }
+
     /// Drops trees that are not in use, of so many pages at most. True if there is more to do. Only between
     /// ticks: until then there is a way back.
     pub(crate) fn purge(&mut self, mut pages: usize) -> bool {
+        while let Some(id) = self.dead.pop() {
+            let Some(tree) = self.trees.get_mut(id.0 as usize) else { continue };
+            if is_in_use(&self.epochs, tree) {
+                continue;
+            }
+            let before = tree.bytes;
+            let shed = tree.shed();
+            self.bytes = self.bytes + tree.bytes - before;
+            match shed {
+                Some(shed) => {
+                    self.dead.push(id);
+                    pages = pages.saturating_sub(shed);
+                    if pages == 0 {
+                        return true;
+                    }
+                }
+                None => {
+                    self.changed.retain(|it| it.tree != id);
+                    self.drop_tree(id);
+                }
+            }
+        }
         let Some(mut at) = self.purging else { return false };
         let Pages { trees, epochs, changed, .. } = self;
         if at == 0 {
@@ -626,7 +672,8 @@ fn encode(run: &mut Run, generation: u64, tree: &mut Tree, at: At) {
 }
 
 fn is_in_use(epochs: &[(Epoch, Epoch)], tree: &Tree) -> bool {
-    epochs.get(tree.db()).is_none_or(|(epoch, _)| *epoch == tree.epoch)
+    let used = epochs.get(tree.db()).map_or(Epoch(0), |(epoch, _)| *epoch);
+    tree.epoch == used
 }
 
 /// Lists a page, if it belongs to the generation.

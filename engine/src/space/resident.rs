@@ -7,7 +7,7 @@ use super::stored::{Kept, Stored};
 use super::whole::ranges;
 use crate::codec::{Parts, Reader, Writer};
 use crate::header::Header;
-use crate::name::hash;
+use crate::name::{Slot, hash};
 use crate::open::Open;
 use crate::pages::{Epoch, LARGE, Lookup, Name, Pages, TreeId, Value, Walk};
 use crate::row::{Origins, Row};
@@ -326,15 +326,33 @@ impl<S: Store> Resident<S> {
 
     /// Undoes that.
     pub(super) fn attach(&mut self, db: u16, epoch: Epoch) {
-        for range in ranges(db) {
-            if let Some(at) = self.erased.iter().rposition(|(_, hole)| *hole == range) {
-                self.erased.remove(at);
-            }
-        }
+        ranges(db).for_each(|range| self.take_back(&range));
         if let Some(tree) = self.keys.get_mut(usize::from(db)) {
             *tree = None;
         }
         self.pages.attach(db, epoch);
+    }
+
+    /// Takes back that a range was given up last.
+    pub(super) fn take_back(&mut self, range: &Hole) {
+        if let Some(at) = self.erased.iter().rposition(|(_, hole)| hole == range) {
+            self.erased.remove(at);
+        }
+    }
+
+    /// Takes the rows of a collection out of memory, if any are there, and tells where they lie in the store.
+    pub(super) fn detach_slot(
+        &mut self,
+        db: u16,
+        key: &[u8],
+        slot: Slot,
+    ) -> (Option<(TreeId, Epoch)>, Hole) {
+        let mut from = Vec::new();
+        keys::slot_prefix(&mut from, db, key, slot);
+        let tree = self.pages.find_tree(Family::Data, &from);
+        let detached = tree.map(|tree| (tree, self.pages.detach_tree(tree)));
+        let to = keys::prefix_end(&from);
+        (detached, Hole { family: Family::Data, from, to, why: String::new() })
     }
 
     /// The dbs that may have keys.

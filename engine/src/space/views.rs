@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::follow::{Flip, KeyChange};
 use super::stored::{Stored, is_unreadable};
-use super::{Counted, Outcome, Space, Step, corrupt};
+use super::{Counted, Outcome, Space, Step, corrupt, whole};
 use crate::codec::{Reader, Writer};
 use crate::crdt::set::SET;
 use crate::dataflow::Change;
@@ -172,7 +172,8 @@ impl<S: Store> Space<S> {
             return Err(error);
         }
         let old_hash = self.kept_hash(row, &old);
-        self.resum(row.db, (&old, old_hash), (counts, hash));
+        let (was, is) = ((old_hash, !old.counters().is_empty()), (hash, counts));
+        whole::at(&mut self.sums, row.db).change(was, is);
         Ok(old)
     }
 

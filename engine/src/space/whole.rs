@@ -1,35 +1,48 @@
-//! All rows of a db at once: what is kept of them, so that a clear need not look at each.
+//! All rows of a db or of a collection at once: what is kept of them, so that a clear need not look at each.
 //!
 //! A clear of a db detaches its rows in memory, gives up its ranges of the store, and takes from the digest
-//! what the db has of it: O(1), however many there are. What it cannot take together are rows with counters,
-//! of which it leaves residue (MODEL M2): if there are any they are looked for, and cleared one by one.
+//! what the db has of it: O(1), however many there are. So does one of a large collection. What cannot be
+//! taken together are rows with counters, of which a clear leaves residue (MODEL M2): in a db they are looked
+//! for, if there are any, and cleared one by one.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use super::expiring::Expiring;
-use super::{Outcome, Space};
+use super::{Counted, Outcome, Space};
 use crate::causal::LogPosition;
 use crate::codec::{CodecError, Reader, Writer};
-use crate::header::Header;
-use crate::name::{Cursor, RowKey};
-use crate::pages::Epoch;
+use crate::header::{Header, Sums};
+use crate::name::{Cursor, RowKey, Slot};
+use crate::open::Place;
+use crate::pages::{Epoch, TreeId};
 use crate::row::Row;
 use crate::store::{Family, Hole, Store, keys};
 
 const FORMAT: u8 = 1;
+/// A collection that has no more rows is cleared row by row.
+const FEW: u64 = 1_024;
 
-/// What is kept of the rows of a db.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sums {
-    /// The sum of their hashes, modulo 2^128.
-    pub(crate) digest: u128,
-    /// Rows that have counter entries, residue included.
-    pub(crate) counters: u64,
+/// What was taken away as a whole, to go back to.
+pub(crate) enum Cleared {
+    Db(ClearedDb),
+    Slot(ClearedSlot),
 }
 
-/// A db as it was, to go back to.
+/// A collection of a key as it was.
+pub(crate) struct ClearedSlot {
+    db: u16,
+    key: Bytes,
+    slot: Slot,
+    /// Its rows in memory.
+    tree: Option<(TreeId, Epoch)>,
+    rows: u64,
+    stored: u64,
+    sums: Sums,
+}
+
+/// A db as it was.
 pub(crate) struct ClearedDb {
     db: u16,
     epoch: Epoch,
@@ -48,19 +61,6 @@ pub(super) fn at<T: Default + Clone>(list: &mut Vec<T>, db: u16) -> &mut T {
 }
 
 impl<S: Store> Space<S> {
-    /// A row was replaced by another one, which have these hashes.
-    pub(super) fn resum(
-        &mut self,
-        db: u16,
-        (old, old_hash): (&Row, u128),
-        (new, hash): (bool, u128),
-    ) {
-        let sums = at(&mut self.sums, db);
-        sums.digest = sums.digest.wrapping_sub(old_hash).wrapping_add(hash);
-        let (was, is) = (!old.counters().is_empty(), new);
-        sums.counters = (sums.counters + u64::from(is)).saturating_sub(u64::from(was));
-    }
-
     /// The sum of the hashes of all rows.
     pub(crate) fn digest(&self) -> u128 {
         self.sums.iter().fold(self.undivided, |sum, of| sum.wrapping_add(of.digest))
@@ -82,12 +82,7 @@ impl<S: Store> Space<S> {
     pub(crate) fn is_separable(&self, db: u16) -> bool {
         let bound = self.bindings.range((db, Bytes::new())..).next();
         let bound = bound.is_some_and(|((of, _), _)| *of == db);
-        self.undivided == 0 && self.lost == 0 && self.erased_is_empty() && !bound
-    }
-
-    fn erased_is_empty(&self) -> bool {
-        // Ranges of whole dbs are no damage.
-        self.resident.erased.iter().all(|(_, hole)| hole.why.is_empty() && hole.from.len() == 2)
+        self.undivided == 0 && self.lost == 0 && !bound
     }
 
     /// The rows of a db that have counter entries. Cost: all rows of the db, if there is one.
@@ -135,22 +130,86 @@ impl<S: Store> Space<S> {
 
     /// Takes all rows of a db away, from memory and store. Whoever holds places of rows has to look for them
     /// again. O(rows that the tick has open).
-    pub(crate) fn clear_db(&mut self, db: u16) -> ClearedDb {
+    pub(crate) fn clear_db(&mut self, db: u16) -> Cleared {
         self.close();
         let epoch = self.resident.detach(db, self.generation);
         self.note_clear(db);
-        ClearedDb {
+        Cleared::Db(ClearedDb {
             db,
             epoch,
             sums: std::mem::take(at(&mut self.sums, db)),
             count: std::mem::take(at(&mut self.counts, db)),
             expiring: std::mem::take(at(&mut self.expiring, db)),
-        }
+        })
     }
 
-    /// Undoes [`clear_db`](Space::clear_db), after what came later was undone. Places are to be looked for
-    /// again.
-    pub(crate) fn restore_db(&mut self, cleared: ClearedDb) {
+    /// The collections of a key that are large and can be taken away as a whole: what is kept of them is
+    /// known, they have no counters, nothing is derived from them.
+    pub(crate) fn separable_slots(&mut self, db: u16, key: &Bytes) -> Outcome<Vec<Slot>> {
+        if self.lost > 0 || self.graph.is_source(&(db, key.clone())) {
+            return Ok(Vec::new());
+        }
+        let place = self.header(db, key)?;
+        let large = self.headers[place].slots.iter().filter(|state| {
+            state.stored > FEW && state.sums.is_some_and(|sums| sums.counters == 0)
+        });
+        Ok(large.map(|state| state.slot).collect())
+    }
+
+    /// Takes all rows of a collection of a key away, from memory and store. Whoever holds places of rows has
+    /// to look for them again. O(rows that the tick has open).
+    pub(crate) fn clear_slot(&mut self, db: u16, key: &Bytes, slot: Slot) -> Outcome<Cleared> {
+        self.close();
+        let place = self.header(db, key)?;
+        let (tree, range) = self.resident.detach_slot(db, key, slot);
+        self.resident.erased.push((self.generation, range));
+        let (rows, stored, sums) =
+            self.exchange_slot(place, (db, key), slot, (0, 0, Sums::default()));
+        Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, rows, stored, sums }))
+    }
+
+    /// Puts what a key's record says of a collection in place of what it said, which is returned.
+    fn exchange_slot(
+        &mut self,
+        place: Place,
+        (db, key): (u16, &Bytes),
+        slot: Slot,
+        (rows, stored, sums): (u64, u64, Sums),
+    ) -> (u64, u64, Sums) {
+        self.headers.pin(place);
+        let before = Counted::of(&self.headers[place]);
+        let state = self.headers[place].slot_mut(slot);
+        let old = (state.rows, state.stored, state.sums.unwrap_or_default());
+        (state.rows, state.stored, state.sums) = (rows, stored, Some(sums));
+        self.headers[place].prune();
+        let of_db = at(&mut self.sums, db);
+        of_db.digest = of_db.digest.wrapping_sub(old.2.digest).wrapping_add(sums.digest);
+        let after = Counted::of(&self.headers[place]);
+        self.recount(db, before, after);
+        self.note_change(db, key);
+        old
+    }
+
+    /// Undoes [`clear_slot`](Space::clear_slot) or [`clear_db`](Space::clear_db), after what came later was
+    /// undone. Places are to be looked for again.
+    pub(crate) fn restore(&mut self, cleared: Cleared) -> Outcome<()> {
+        match cleared {
+            Cleared::Db(cleared) => self.restore_db(cleared),
+            Cleared::Slot(ClearedSlot { db, key, slot, tree, rows, stored, sums }) => {
+                self.close();
+                let (_, range) = self.resident.detach_slot(db, &key, slot);
+                self.resident.take_back(&range);
+                if let Some((tree, epoch)) = tree {
+                    self.resident.pages.attach_tree(tree, epoch);
+                }
+                let place = self.header(db, &key)?;
+                self.exchange_slot(place, (db, &key), slot, (rows, stored, sums));
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_db(&mut self, cleared: ClearedDb) {
         self.close();
         let ClearedDb { db, epoch, sums, count, expiring } = cleared;
         self.resident.attach(db, epoch);
@@ -165,11 +224,7 @@ impl<S: Store> Space<S> {
         let mut out = Writer::with_format(FORMAT);
         out.varint(position.0);
         out.varint(self.sums.len() as u64);
-        for Sums { digest, counters } in &self.sums {
-            out.u64((digest >> 64) as u64);
-            out.u64(*digest as u64);
-            out.varint(*counters);
-        }
+        self.sums.iter().for_each(|sums| sums.encode(&mut out));
         out
     }
 
@@ -197,8 +252,7 @@ fn decode(record: &[u8], position: LogPosition) -> Result<Option<Vec<Sums>>, Cod
     }
     let mut kept = Vec::new();
     for _ in 0..input.count(17)? {
-        let digest = u128::from(input.u64()?) << 64 | u128::from(input.u64()?);
-        kept.push(Sums { digest, counters: input.varint()? });
+        kept.push(Sums::decode(&mut input)?);
     }
     input.end()?;
     Ok(Some(kept))

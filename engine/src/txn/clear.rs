@@ -13,7 +13,7 @@ use crate::space::is_unreadable;
 use crate::store::{Store, StoreError};
 
 /// Rows of a key that are removed one by one; a key with more is cleared by scope, O(1) on the wire.
-const MAX_SINGLE_REMOVALS: u64 = 64;
+pub(super) const MAX_SINGLE_REMOVALS: u64 = 64;
 
 impl<S: Store> Txn<'_, S> {
     /// Removes a key, hidden types included; false if it was absent. Derived keys refuse.
@@ -97,6 +97,23 @@ impl<S: Store> Txn<'_, S> {
         }
     }
 
+    /// Takes the large collections of a key away as a whole. Tells whether there were any.
+    fn clear_large(&mut self, db: u16, key: &Bytes) -> OpResult<bool> {
+        let slots = self.engine.space.separable_slots(db, key);
+        let slots = self.guard(slots)?;
+        for slot in &slots {
+            self.check_room()?;
+            let Engine { space, draft, .. } = &mut *self.engine;
+            let cleared = space.clear_slot(db, key, *slot);
+            let cleared = cleared.and_then(|cleared| draft.change_whole(cleared, space));
+            if let Err(error) = cleared {
+                *self.failed = Some(error.clone());
+                return Err(OpError::Store(error));
+            }
+        }
+        Ok(!slots.is_empty())
+    }
+
     /// Removes all rows of a db together, but for residue of counters.
     fn clear_whole(&mut self, db: u16, mut clear: Clear) -> OpResult<()> {
         if !self.engine.space.has_any(db) {
@@ -108,7 +125,7 @@ impl<S: Store> Txn<'_, S> {
         let Engine { space, draft, .. } = &mut *self.engine;
         let dot = draft.next();
         let cleared = space.clear_db(db);
-        if let Err(error) = draft.change_db(cleared, space) {
+        if let Err(error) = draft.change_whole(cleared, space) {
             *self.failed = Some(error.clone());
             return Err(OpError::Store(error));
         }
@@ -123,7 +140,7 @@ impl<S: Store> Txn<'_, S> {
             let spot = self.spot(&name)?;
             let replaced = self.engine.space.replace(&name, spot, row);
             let old = self.guard(replaced)?;
-            self.engine.draft.change(name, spot, old);
+            self.engine.draft.change(name, old);
         }
         self.engine.draft.clear(clear);
         Ok(())
@@ -133,7 +150,7 @@ impl<S: Store> Txn<'_, S> {
     /// (MODEL M3), and the observed sums of other origins' counters (MODEL M2); the first clear of a commit
     /// has all of that, later ones of the scope undo what the commit itself has done since. With `give_up`
     /// what cannot be read counts as there; else it fails.
-    fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
+    pub(super) fn clear(&mut self, scope: Scope, give_up: bool) -> OpResult<()> {
         let mut clear = Clear { scope, context: self.engine.vector.clone(), resets: Vec::new() };
         let since = match give_up {
             true => None,
@@ -146,6 +163,13 @@ impl<S: Store> Txn<'_, S> {
         {
             return self.clear_whole(db, clear);
         }
+        let mut live = give_up;
+        if let Scope::Key(db, key) = &clear.scope
+            && since.is_none()
+            && !give_up
+        {
+            live |= self.clear_large(*db, key)?;
+        }
         let again = since.is_some();
         let names = match since {
             Some(names) => Ok((names, Vec::new())),
@@ -154,7 +178,6 @@ impl<S: Store> Txn<'_, S> {
         };
         let (names, holes) = self.guard(names)?;
         let dot = self.engine.draft.next();
-        let mut live = give_up;
         for name in names {
             let spot = self.spot(&name)?;
             let row = self.engine.space.look(spot);
@@ -168,7 +191,7 @@ impl<S: Store> Txn<'_, S> {
             new.supersede(dot);
             let replaced = self.engine.space.replace(&name, spot, new);
             let old = self.guard(replaced)?;
-            self.engine.draft.change(name, spot, old);
+            self.engine.draft.change(name, old);
         }
         if give_up {
             self.engine.space.erase(holes);

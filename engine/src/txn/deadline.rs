@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::clear::MAX_SINGLE_REMOVALS;
 use super::{OpResult, Txn};
 use crate::causal::{Millis, VersionVector};
 use crate::crdt::deadline;
@@ -75,6 +76,12 @@ impl<S: Store> Txn<'_, S> {
             return Ok(());
         }
         let scope = Scope::Key(db, Bytes::copy_from_slice(key));
+        let header = self.at(place);
+        let stored: u64 = header.slots.iter().map(|state| state.stored).sum();
+        if stored > MAX_SINGLE_REMOVALS && header.visible_slots().next().is_none() {
+            // All that is there was written by then.
+            return self.clear(scope, false);
+        }
         let names = self.engine.space.rows_in(&scope);
         let names = self.guard(names)?;
         let of_slot = |name: &&RowKey| !matches!(name.slot, Slot::DEADLINE | Slot::BIRTH);

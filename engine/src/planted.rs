@@ -42,6 +42,8 @@ pub enum Planted {
     VectorWithoutRows,
     /// L2: a generation is written in two parts, the second with the watermark.
     GenerationInParts,
+    /// L2: rows that change while a generation is taken are part of the next one only.
+    ChangedWhileTaken,
     /// M9: views take a change per dot and not per element.
     ViewPerDot,
     /// M7: every node removes what is due by its own clock, newer writes too.
@@ -65,7 +67,7 @@ pub enum Planted {
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 23] = [
+    pub const ALL: [Planted; 24] = [
         Planted::IncarnationReused,
         Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
@@ -80,6 +82,7 @@ impl Planted {
         Planted::TransferResurrects,
         Planted::VectorWithoutRows,
         Planted::GenerationInParts,
+        Planted::ChangedWhileTaken,
         Planted::ViewPerDot,
         Planted::ExpiryByLocalClock,
         Planted::DeadlineByStamp,
@@ -163,6 +166,11 @@ impl Planted {
         }
         // A failing disk is not what this is about.
         let _ = store.write_run(&mut first);
+    }
+
+    /// Whether a page may change of which a generation that is being taken lacks rows.
+    pub(crate) fn changes_what_is_taken(self) -> bool {
+        self == Planted::ChangedWhileTaken
     }
 
     /// What views are told of a changed member.

@@ -224,6 +224,7 @@ impl<S: Store> Space<S> {
     #[cfg(feature = "planted")]
     pub(crate) fn breaking(mut self, planted: crate::planted::Planted) -> Space<S> {
         self.planted = planted;
+        self.resident.pages.planted = planted;
         self
     }
 

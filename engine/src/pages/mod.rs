@@ -129,6 +129,8 @@ pub(crate) struct Pages {
     run: Option<Run>,
     /// How many of its pages are done.
     encoded: usize,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: crate::planted::Planted,
     /// Pages that may have rows to forget.
     settling: Vec<Listed>,
     /// Rows that the store does not have.
@@ -170,6 +172,8 @@ impl Pages {
             frozen: Vec::new(),
             run: None,
             encoded: 0,
+            #[cfg(feature = "planted")]
+            planted: crate::planted::Planted::None,
             settling: Vec::new(),
             unwritten: 0,
             frozen_rows: 0,
@@ -400,6 +404,8 @@ impl Pages {
         let before = tree.bytes;
         let mut list = |page: &Page| list(changed, *generation, id, page);
         let at = tree.find(name);
+        #[cfg(feature = "planted")]
+        let run = &mut run.as_mut().filter(|_| !self.planted.changes_what_is_taken());
         if let Some(run) = run {
             encode(run, *generation, tree, at);
         }

@@ -505,15 +505,20 @@ impl Cluster {
     /// Hands over rows to be written: now and then, and whenever much has gathered.
     fn write_behind(&mut self, at: usize) {
         let Some(engine) = &self.sites[at].engine else { return };
-        let much = engine.is_behind();
-        if !much && !self.rng.chance(30) {
-            return;
+        if !engine.is_freezing() {
+            let much = engine.is_behind();
+            if !much && !self.rng.chance(30) {
+                return;
+            }
+            if much {
+                self.finish_writing(at);
+            }
         }
-        if much {
-            self.finish_writing(at);
-        }
+        // In pieces, with ticks between them, or at once.
+        let rows = if self.rng.chance(50) { self.rng.below(8) as usize } else { usize::MAX };
         let site = &mut self.sites[at];
-        let Some(generation) = site.engine.as_mut().and_then(Engine::freeze) else { return };
+        let taken = site.engine.as_mut().and_then(|engine| engine.freeze_some(rows));
+        let Some(generation) = taken else { return };
         site.generation = Some(generation);
         let life = site.life;
         let slow = self.foul && self.rng.chance(20);

@@ -64,7 +64,7 @@ fn fill(client: &mut Client, keys: usize, size: usize) {
 fn many_keys_that_are_gone() {
     let server = Server::lattis(&NodeConfig::new("flush"));
     let mut client = server.client();
-    fill(&mut client, 800_000, 64);
+    fill(&mut client, 600_000, 64);
     let full = resident(&server);
     assert!(full > 150 * MB, "{full} is no peak");
     assert_eq!(client.words("FLUSHALL"), Value::Simple("OK".into()));

@@ -16,6 +16,7 @@ mod follow;
 mod lost;
 mod resident;
 mod stored;
+mod system;
 mod views;
 mod whole;
 
@@ -46,6 +47,7 @@ pub(crate) use lost::load_lost;
 use resident::Resident;
 use stored::{Stored as _, plain};
 pub(crate) use stored::{is_unreadable, load_origins, parse_row};
+use system::System;
 pub(crate) use whole::Cleared;
 
 /// Bytes of room for keys and rows that are kept.
@@ -78,7 +80,7 @@ pub(crate) struct Space<S: Store> {
     /// Those among them that have a deadline.
     expiring: Vec<Expiring>,
     /// What `system` does not have yet: deadlines and bindings.
-    system: BTreeMap<Vec<u8>, Unwritten>,
+    system: System,
     /// The generation that changes belong to now.
     generation: u64,
     /// Deadlines to come.
@@ -158,14 +160,6 @@ pub enum Changed {
     Db(u16),
 }
 
-/// A change of `system`: the row, or `None` for its removal.
-struct Unwritten {
-    generation: u64,
-    row: Option<Vec<u8>>,
-    /// The store has no such row: if this one goes as well, there is nothing to write.
-    fresh: bool,
-}
-
 fn corrupt<T>(what: &str) -> Outcome<T> {
     Err(StoreError::Corrupt(format!("{what}: not a key of this family")))
 }
@@ -196,7 +190,7 @@ impl<S: Store> Space<S> {
             undivided: 0,
             counts,
             expiring: Vec::new(),
-            system: BTreeMap::new(),
+            system: System::default(),
             generation: 1,
             due: Due::default(),
             expired: 0,
@@ -667,10 +661,7 @@ impl<S: Store> Space<S> {
 
     /// Bytes of the changes of `system`.
     pub(crate) fn list_bytes(&self) -> usize {
-        let size = |(key, change): (&Vec<u8>, &Unwritten)| {
-            key.len() + change.row.as_ref().map_or(0, Vec::len) + size_of::<(Vec<u8>, Unwritten)>()
-        };
-        self.system.iter().map(size).sum()
+        self.system.bytes()
     }
 
     /// Keys that a deadline has hidden since the start.
@@ -827,7 +818,7 @@ impl<S: Store> Space<S> {
 
     /// Changes a row of `system`.
     fn note(&mut self, key: Vec<u8>, row: Option<Vec<u8>>) {
-        self.system.insert(key, Unwritten { generation: self.generation, row, fresh: false });
+        self.system.note(key, row);
     }
 
     /// Whoever watches the key is to be told.
@@ -948,12 +939,7 @@ impl<S: Store> Space<S> {
     pub(crate) fn freeze(&mut self, mut run: Run, position: LogPosition) {
         self.pack();
         self.resident.erased.iter().for_each(|(_, hole)| run.erase(hole.clone()));
-        for (key, Unwritten { row, .. }) in &self.system {
-            match row {
-                Some(row) => run.put(Family::System, key, row),
-                None => run.delete(Family::System, key),
-            }
-        }
+        self.system.close();
         for (index, origin) in
             self.resident.origins.list().iter().enumerate().skip(self.origins_stored)
         {
@@ -970,15 +956,17 @@ impl<S: Store> Space<S> {
 
     /// Puts so many rows more of the closed generation into its run. All are in it when that is returned.
     pub(crate) fn encode(&mut self, rows: usize) -> Option<Run> {
-        self.resident.pages.encode(rows)
+        let run = self.resident.pages.run()?;
+        let rows = self.system.encode(run, rows);
+        if rows == 0 { None } else { self.resident.pages.encode(rows) }
     }
 
     /// The closed generation, which was that run, is in the store, or could not be written.
     pub(crate) fn thaw(&mut self, run: &Run, written: bool) {
         self.resident.thaw(run, written);
+        self.system.thaw(written);
         if written {
             self.origins_stored = self.origins_frozen;
-            self.system.retain(|_, change| change.generation == self.generation);
             self.resident.erased.retain(|(generation, _)| *generation == self.generation);
         }
     }
@@ -1001,7 +989,8 @@ impl<S: Store> Space<S> {
 
     /// Between ticks: gives back what is not needed, of so many pages at most. True if there is more.
     pub(crate) fn rest(&mut self, pages: usize) -> bool {
-        self.resident.pages.settle(pages) | self.resident.pages.purge(pages)
+        let Space { resident, system, .. } = self;
+        resident.pages.settle(pages) | resident.pages.purge(pages) | system.purge(pages)
     }
 
     /// Between ticks: keeps no memory for the next one.

@@ -558,6 +558,11 @@ impl Pages {
         self.generation += 1;
     }
 
+    /// The run of a closed generation that is not complete.
+    pub(crate) fn run(&mut self) -> Option<&mut Run> {
+        self.run.as_mut()
+    }
+
     /// Puts so many more rows of the closed generation into its run. All are in it when that is returned.
     pub(crate) fn encode(&mut self, mut rows: usize) -> Option<Run> {
         let mut run = self.run.take()?;

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Outcome, Space, Unwritten};
+use super::{Outcome, Space};
 use crate::causal::Millis;
 use crate::dataflow::graph::Target;
 use crate::store::{Family, Store, keys, scan_on};
@@ -60,26 +60,14 @@ impl<S: Store> Space<S> {
     pub(super) fn list_deadline(&mut self, time: Millis, db: u16, key: &[u8]) {
         let key = keys::deadline(time, db, key);
         self.due.insert(key.clone());
-        // If the store has it all the same, left there by a deadline that was replaced, it says nothing.
-        let fresh = !self.system.contains_key(&key);
-        let (generation, row) = (self.generation, Some(Vec::new()));
-        self.system.insert(key, Unwritten { generation, row, fresh });
-    }
-
-    /// Takes an entry off the list, but for the window.
-    fn strike(&mut self, key: Vec<u8>) {
-        let is_fresh = |it: &Unwritten| it.fresh && it.generation == self.generation;
-        match self.system.get(&key).is_some_and(is_fresh) {
-            true => drop(self.system.remove(&key)),
-            false => self.note(key, None),
-        }
+        self.system.add(key);
     }
 
     /// Takes a deadline off the list.
     pub(super) fn unlist_deadline(&mut self, time: Millis, db: u16, key: &[u8]) {
         let key = keys::deadline(time, db, key);
         self.due.window.remove(&key);
-        self.strike(key);
+        self.system.remove(key);
     }
 
     /// The earliest deadline of the list.
@@ -97,7 +85,7 @@ impl<S: Store> Space<S> {
             if let Some((_, db, name)) = keys::split_deadline(&key) {
                 targets.push((db, Bytes::copy_from_slice(name)));
             }
-            self.strike(key.clone());
+            self.system.remove(key.clone());
             self.due.taken.push(key);
             self.fill_window()?;
         }
@@ -147,7 +135,7 @@ impl<S: Store> Space<S> {
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let to = keys::prefix_end(&[keys::DEADLINE]);
-        let mut pending = self.system.range(from.to_vec()..to.clone()).peekable();
+        let mut pending = self.system.changes(from, &to).peekable();
         let mut stopped = false;
         let mut pass = |key: &[u8]| {
             let flow = visit(key);
@@ -156,19 +144,19 @@ impl<S: Store> Space<S> {
         };
         let mut holes = Vec::new();
         scan_on(&self.resident.store, Family::System, from, &to, &mut holes, &mut |key, _| {
-            while let Some((ours, change)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
-                if change.row.is_some() {
+            while let Some((ours, is_there)) = pending.next_if(|(ours, _)| *ours < key) {
+                if is_there {
                     pass(ours)?;
                 }
             }
-            match pending.next_if(|(ours, _)| ours.as_slice() == key) {
-                Some((_, Unwritten { row: None, .. })) => ControlFlow::Continue(()),
+            match pending.next_if(|(ours, _)| *ours == key) {
+                Some((_, false)) => ControlFlow::Continue(()),
                 _ => pass(key),
             }
         })?;
         if !stopped {
-            for (ours, change) in pending {
-                if change.row.is_some() && visit(ours).is_break() {
+            for (ours, is_there) in pending {
+                if is_there && visit(ours).is_break() {
                     break;
                 }
             }

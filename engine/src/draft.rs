@@ -230,8 +230,8 @@ impl Draft {
         self.further.push(Further { after: self.touches.len(), which, before });
     }
 
-    /// Rows were taken away as a whole. Places that were known before are looked for again: after an error the
-    /// tick cannot go on. Cost: what the open commit has touched.
+    /// Rows were taken away as a whole. Places that were known before are looked for again: after an error
+    /// the tick cannot go on. Cost: what the open commit has touched.
     pub(crate) fn change_whole<S: Store>(
         &mut self,
         whole: Whole,

@@ -53,8 +53,8 @@ fn order(one: Name<'_>, other: Name<'_>) -> Ordering {
     })
 }
 
-/// A tree. Valid until the next eviction, which only happens between ticks, and for the keys of a db for
-/// ever.
+/// A tree. Valid for a tick, as trees are dropped between ticks, and that of the keys of a db until the db is
+/// cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TreeId(u32);
 

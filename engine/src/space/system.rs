@@ -1,7 +1,7 @@
 //! What `system` does not have yet: entries of the list of deadlines, bindings, counts.
 //!
-//! Changes belong to the generation that is open. When it is closed they are put aside as they are, and go into
-//! its run piece by piece; what is put aside is seen through what has changed since.
+//! Changes belong to the generation that is open. When it is closed they are put aside as they are, and go
+//! into its run piece by piece; what is put aside is seen through what has changed since.
 
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;

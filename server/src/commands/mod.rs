@@ -255,7 +255,7 @@ pub struct Command {
     pub name: &'static str,
     /// Number of arguments with the name; negative: at least that many.
     pub arity: i16,
-    /// Its arguments, in the notation of [`syntax`].
+    /// Its arguments, in the notation of `syntax.rs`.
     pub syntax: &'static str,
     /// Bits of [`flag`].
     pub flags: u32,

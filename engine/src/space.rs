@@ -501,10 +501,12 @@ impl<S: Store> Space<S> {
         self.resident.pack(&mut self.rows);
         self.resident.pack(&mut self.derived);
         for name in members {
-            if let Lookup::Unknown = self.resident.pages.find(tree, name) {
+            let mut found = self.resident.pages.find(tree, name);
+            if let Lookup::Unknown = found {
                 self.resident.fill(tree, name)?;
+                found = self.resident.pages.find(tree, name);
             }
-            let has = match self.resident.pages.find(tree, name) {
+            let has = match found {
                 Lookup::Row(_) if derived.is_some() => true,
                 Lookup::Row(row) => {
                     is_visible(self.resident.pages.value(row), hidden, &self.resident.origins)?

@@ -258,9 +258,7 @@ impl Pages {
     /// Takes all trees of a db out of use. They are dropped later, by [`purge`](Pages::purge).
     pub(crate) fn detach(&mut self, db: u16) -> Epoch {
         // A generation that is being taken has them.
-        if let Some(run) = self.run.take() {
-            self.run = self.encode_all(run);
-        }
+        self.run = self.encode(usize::MAX);
         let index = usize::from(db);
         if self.epochs.len() <= index {
             self.epochs.resize(index + 1, (Epoch(0), Epoch(0)));
@@ -285,9 +283,7 @@ impl Pages {
 
     /// Takes a tree out of use.
     pub(crate) fn detach_tree(&mut self, id: TreeId) -> Epoch {
-        if let Some(run) = self.run.take() {
-            self.run = self.encode_all(run);
-        }
+        self.run = self.encode(usize::MAX);
         self.recent = None;
         self.dead.push(id);
         std::mem::replace(&mut self.trees[id.0 as usize].epoch, Epoch::NEVER)
@@ -307,21 +303,12 @@ impl Pages {
             if is_in_use(&self.epochs, tree) {
                 continue;
             }
-            let before = tree.bytes;
-            let shed = tree.shed();
-            self.bytes = self.bytes + tree.bytes - before;
-            match shed {
-                Some(shed) => {
-                    self.dead.push(id);
-                    pages = pages.saturating_sub(shed);
-                    if pages == 0 {
-                        return true;
-                    }
-                }
-                None => {
-                    self.changed.retain(|it| it.tree != id);
-                    self.drop_tree(id);
-                }
+            self.changed.retain(|it| it.tree != id);
+            if !self.drop_some(id, &mut pages) {
+                self.dead.push(id);
+            }
+            if pages == 0 {
+                return true;
             }
         }
         let Some(mut at) = self.purging else { return false };
@@ -343,19 +330,25 @@ impl Pages {
                 at += 1;
                 continue;
             }
-            let before = tree.bytes;
-            let shed = tree.shed();
-            self.bytes = self.bytes + tree.bytes - before;
-            match shed {
-                Some(shed) => pages = pages.saturating_sub(shed),
-                None => {
-                    self.drop_tree(TreeId(at as u32));
-                    at += 1;
-                }
+            if self.drop_some(TreeId(at as u32), &mut pages) {
+                at += 1;
             }
         }
         self.purging = Some(at);
         true
+    }
+
+    /// Drops pages of a tree that is not in use, a chunk of them, or with the last ones the tree: then true.
+    fn drop_some(&mut self, id: TreeId, pages: &mut usize) -> bool {
+        let Some(tree) = self.trees.get_mut(id.0 as usize) else { return true };
+        let before = tree.bytes;
+        let shed = tree.shed();
+        self.bytes = self.bytes + tree.bytes - before;
+        *pages = pages.saturating_sub(shed.unwrap_or(1));
+        if shed.is_none() {
+            self.drop_tree(id);
+        }
+        shed.is_none()
     }
 
     // ---- rows ------------------------------------------------------------------------------------------
@@ -578,12 +571,6 @@ impl Pages {
             self.encoded += 1;
         }
         Some(run)
-    }
-
-    /// Puts all that is left of the closed generation into its run.
-    fn encode_all(&mut self, run: Run) -> Option<Run> {
-        self.run = Some(run);
-        self.encode(usize::MAX)
     }
 
     /// The closed generation is in the store.

@@ -145,9 +145,8 @@ impl Tree {
         done
     }
 
-    /// Changes a row, as [`Page::change`]; joins pages that have become small if it
-    /// `may`; `more` is told of the pages that it was split
-    /// into.
+    /// Changes a row, as [`Page::change`]; joins pages that have become small if it `may`; `more` is told of
+    /// the pages that it was split into.
     pub(super) fn change(
         &mut self,
         at: At,

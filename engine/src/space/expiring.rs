@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::whole::at;
 use super::{Outcome, Space};
 use crate::causal::{LogPosition, Millis};
 use crate::codec::{CodecError, Reader, Writer};
@@ -65,21 +66,14 @@ impl<S: Store> Space<S> {
     /// Keeps what the db counts of its keys.
     #[inline]
     pub(super) fn recount(&mut self, db: u16, before: Counted, after: Counted) {
-        let index = usize::from(db);
         let (was, is) = (before.visible.is_some(), after.visible.is_some());
         if was != is {
-            if self.counts.len() <= index {
-                self.counts.resize(index + 1, 0);
-            }
+            let count = at(&mut self.counts, db);
             // Of a record that was given up it is not known whether it was counted.
-            self.counts[index] =
-                (self.counts[index] + u64::from(is)).saturating_sub(u64::from(was));
+            *count = (*count + u64::from(is)).saturating_sub(u64::from(was));
         }
         if before.expires != after.expires {
-            if self.expiring.len() <= index {
-                self.expiring.resize(index + 1, Expiring::default());
-            }
-            self.expiring[index].change(before.expires, after.expires);
+            at(&mut self.expiring, db).change(before.expires, after.expires);
         }
     }
 

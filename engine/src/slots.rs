@@ -69,6 +69,11 @@ impl<T> Slots<T> {
     }
 
     /// The entry of a place, if that is not free.
+    pub(crate) fn get(&self, place: usize) -> Option<&T> {
+        self.pieces.get(place / PIECE)?.get(place % PIECE)?.as_ref()
+    }
+
+    /// The same, to be changed.
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.pieces.get_mut(place / PIECE)?.get_mut(place % PIECE)?.as_mut()
     }

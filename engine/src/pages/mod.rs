@@ -533,11 +533,12 @@ impl Pages {
     /// Bytes of the pages that have them. Cost: their number.
     pub(crate) fn owed_bytes(&self) -> usize {
         let listed = self.changed.iter().chain(&self.frozen);
+        // Of what was closed a tree may be gone: its db was cleared since.
         let size = |it: &Listed| {
-            let tree = &self.trees[it.tree.0 as usize];
-            tree.page(tree.find((it.hash, &it.low))).heap_bytes()
+            let tree = self.trees.get(it.tree.0 as usize)?;
+            Some(tree.page(tree.find((it.hash, &it.low))).heap_bytes())
         };
-        listed.map(size).sum()
+        listed.filter_map(size).sum()
     }
 
     /// Closes the generation: all that was changed in it is to go into a run, piece by piece, by

@@ -264,3 +264,37 @@ fn many_rows_of_one_hash_are_in_order_of_their_names() {
     }
     assert!(matches!(pages.find(tree, (0, b"x")), Lookup::Absent));
 }
+
+/// A db is cleared while its rows are on their way to the store.
+#[test]
+fn what_is_cleared_while_it_is_written_is_forgotten() {
+    BITS.set(u64::MAX);
+    for encoded in [0, 100, usize::MAX] {
+        let mut pages = Pages::new(7);
+        let tree = pages.add_tree(Family::Data, b"\0\0pp", true);
+        let change = |pages: &mut Pages, tree, from: u64| {
+            for number in from..from + 1_000 {
+                let name = number.to_be_bytes();
+                pages.change(tree, (hash(&name), &name), Some(Value::Packed(b"v")), true);
+            }
+        };
+        change(&mut pages, tree, 0);
+        pages.close(Run::default());
+        pages.encode(encoded);
+        change(&mut pages, tree, 500);
+        pages.detach(0);
+        while pages.purge(2) {
+            pages.owed_bytes();
+        }
+        pages.owed_bytes();
+        let tree = pages.add_tree(Family::Data, b"\0\0pp", true);
+        change(&mut pages, tree, 0);
+        pages.encode(usize::MAX);
+        pages.thaw();
+        pages.close(Run::default());
+        assert!(pages.encode(usize::MAX).is_some_and(|run| run.changes().count() == 1_000));
+        pages.thaw();
+        while pages.settle(3) {}
+        assert_eq!((pages.unwritten(), pages.owed_bytes()), (0, 0));
+    }
+}

@@ -7,5 +7,7 @@ use super::Verdict;
 
 /// Asks the engine's own specification.
 pub fn check(engine: &mut Engine<MemStore>) -> Verdict {
+    // What is told of memory is reckoned from the same pages.
+    engine.memory();
     engine.verify()
 }

@@ -17,8 +17,13 @@ use crate::crdt::set::SET;
 use crate::crdt::string::STRING;
 use crate::name::Slot;
 use crate::row::{Origins, Plain, Row, Sibling};
+use crate::small::{Rows, Small};
 
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
+/// One small collection and nothing else: its rows, and its birth.
+const SMALL: u8 = 7;
+/// Up to this one all rows of collections lie apart.
+const APART: u8 = 5;
 /// Up to this one nothing is told of what the digest has of a collection.
 const WITHOUT_SUMS: u8 = 3;
 /// One single row that is one write, and nothing else: what most strings are.
@@ -66,8 +71,40 @@ pub(crate) struct SlotState {
     pub(crate) rows: u64,
     /// Rows that lie in the store, residue included: 0 says that there is nothing to look for.
     pub(crate) stored: u64,
-    /// What is kept of them; `None` for those of a version that did not.
-    pub(crate) sums: Option<Sums>,
+    /// Where they lie.
+    pub(crate) lie: Lie,
+}
+
+/// Where the rows of a collection lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// In the record, while they are few and small.
+    Here(Small),
+    /// Each by itself, and what is kept of them; `None` for those of a version that did not.
+    Apart(Option<Sums>),
+}
+
+impl Default for Lie {
+    fn default() -> Lie {
+        Lie::Here(Small::default())
+    }
+}
+
+impl SlotState {
+    /// Its rows, if they lie in the record.
+    pub(crate) fn small(&self) -> Option<&Small> {
+        if let Lie::Here(small) = &self.lie { Some(small) } else { None }
+    }
+
+    /// Whether there are rows that lie by themselves.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.stored > 0 && self.small().is_none()
+    }
+
+    /// What is kept of rows that lie by themselves, if it is known.
+    pub(crate) fn sums(&self) -> Option<Sums> {
+        if let Lie::Apart(sums) = self.lie { sums } else { None }
+    }
 }
 
 /// The deadline row and what counts of it.
@@ -76,6 +113,17 @@ struct Deadline {
     row: Row,
     decision: Option<Decision>,
 }
+
+/// How the place of a collection's rows is told: what is kept of them is not known, it is, they follow.
+const UNKNOWN: u8 = 0;
+const KNOWN: u8 = 1;
+const HERE: u8 = 2;
+
+/// How the birth of a small collection is told: as a row, by the stamp of one of its rows, by that and what
+/// it is a copy of.
+const BY_ITSELF: u8 = 0;
+const NEW: u8 = 1;
+const COPY: u8 = 2;
 
 static NO_ROW: LazyLock<Row> = LazyLock::new(Row::default);
 
@@ -188,13 +236,8 @@ impl Header {
         let index = match self.slots.binary_search_by_key(&slot, |state| state.slot) {
             Ok(index) => index,
             Err(index) => {
-                let state = SlotState {
-                    slot,
-                    birth: Row::default(),
-                    rows: 0,
-                    stored: 0,
-                    sums: Some(Sums::default()),
-                };
+                let birth = Row::default();
+                let state = SlotState { slot, birth, rows: 0, stored: 0, lie: Lie::default() };
                 self.slots.insert(index, state);
                 index
             }
@@ -252,6 +295,43 @@ impl Header {
         }
     }
 
+    /// If the key is one small collection and nothing else: that.
+    fn only_small(&self) -> Option<&SlotState> {
+        match self.slots.as_slice() {
+            [state]
+                if self.singles.is_empty()
+                    && self.deadline.is_none()
+                    && self.hidden == Millis(0)
+                    && self.derived.is_none()
+                    && state.small().is_some() =>
+            {
+                Some(state)
+            }
+            _ => None,
+        }
+    }
+
+    /// A stored record, if it is one small collection and nothing else: its slot, how many rows are visible,
+    /// and all that there are.
+    #[inline]
+    pub(crate) fn glance_small(stored: &[u8]) -> Option<(Slot, u64, Rows<'_>)> {
+        let mut input = Reader::new(stored);
+        let slot = (input.u8() == Ok(SMALL)).then(|| input.u8().ok())??;
+        let rows = input.varint().ok()?;
+        input.varint().ok()?;
+        Some((Slot(slot), rows, Rows::of(input.bytes().ok()?).ok()?))
+    }
+
+    /// The slot that clients see of a stored record, if that is one write or one small collection and nothing
+    /// else.
+    #[inline]
+    pub(crate) fn glance_slot(stored: &[u8]) -> Option<Option<Slot>> {
+        match Header::glance(stored) {
+            Some((slot, _)) => Some(Some(slot)),
+            None => Header::glance_small(stored).map(|(slot, rows, _)| (rows > 0).then_some(slot)),
+        }
+    }
+
     /// A stored record, if it is one write and nothing else: its slot, and that.
     #[inline]
     pub(crate) fn glance(stored: &[u8]) -> Option<(Slot, Plain<'_>)> {
@@ -266,6 +346,9 @@ impl Header {
             out.u8(slot.0);
             return Row::encode_plain(sibling, out, origins);
         }
+        if let Some(state) = self.only_small() {
+            return encode_small(state, out, origins);
+        }
         out.u8(FORMAT);
         out.varint(self.singles.len() as u64);
         for (slot, row) in &self.singles {
@@ -279,9 +362,16 @@ impl Header {
             state.birth.encode(out, origins);
             out.varint(state.rows);
             out.varint(state.stored);
-            out.u8(u8::from(state.sums.is_some()));
-            if let Some(sums) = &state.sums {
-                sums.encode(out);
+            match &state.lie {
+                Lie::Apart(None) => out.u8(UNKNOWN),
+                Lie::Apart(Some(sums)) => {
+                    out.u8(KNOWN);
+                    sums.encode(out);
+                }
+                Lie::Here(small) => {
+                    out.u8(HERE);
+                    out.bytes(small.as_slice());
+                }
             }
         }
         out.varint(self.hidden.0);
@@ -289,11 +379,15 @@ impl Header {
     }
 
     pub(crate) fn decode(mut input: Reader<'_>, origins: &Origins) -> Result<Header, CodecError> {
-        let format = input.one_of(BY_STAMP..=FORMAT)?;
+        let format = input.one_of(BY_STAMP..=SMALL)?;
         let mut header = Header::default();
         if format == PLAIN {
             let slot = Slot(input.u8()?);
             header.singles.push((slot, Row::decode_plain(&mut input, origins)?));
+            return Ok(header);
+        }
+        if format == SMALL {
+            header.slots.push(decode_small(&mut input, origins)?);
             return Ok(header);
         }
         if format <= ONE_SINGLE {
@@ -309,13 +403,13 @@ impl Header {
             let slot = Slot(input.u8()?);
             let birth = Row::decode(&mut input, origins)?;
             let (rows, stored) = (input.varint()?, input.varint()?);
-            let sums = match format {
-                ..=WITHOUT_SUMS => None,
-                _ if input.u8()? == 0 => None,
-                _ => Some(Sums::decode(&mut input)?),
+            let lie = match if format <= WITHOUT_SUMS { UNKNOWN } else { input.u8()? } {
+                UNKNOWN => Lie::Apart(None),
+                KNOWN => Lie::Apart(Some(Sums::decode(&mut input)?)),
+                HERE if format > APART => Lie::Here(Small::decode(input.bytes()?, origins)?),
+                _ => return Err(CodecError::Invalid("place of rows")),
             };
-            let state = SlotState { slot, birth, rows, stored, sums };
-            header.slots.push(state);
+            header.slots.push(SlotState { slot, birth, rows, stored, lie });
         }
         header.hidden = match format {
             BY_STAMP => Hlc(input.varint()?).millis(),
@@ -326,15 +420,72 @@ impl Header {
         Ok(header)
     }
 
-    /// The single rows of the record with their slots and subkeys.
-    pub(crate) fn into_rows(self) -> impl Iterator<Item = (Slot, Bytes, Row)> {
-        let births =
-            self.slots.into_iter().map(|state| (Slot::BIRTH, state.slot.as_subkey(), state.birth));
+    /// The rows that lie in the record with their slots and subkeys.
+    pub(crate) fn into_rows(
+        self,
+        origins: &Origins,
+    ) -> Result<Vec<(Slot, Bytes, Row)>, CodecError> {
         let deadline = self.deadline.map_or_else(Row::default, |deadline| deadline.row);
         let singles = self.singles.into_iter().chain([(Slot::DEADLINE, deadline)]);
-        singles
-            .map(|(slot, row)| (slot, Bytes::new(), row))
-            .chain(births)
-            .filter(|(_, _, row)| !row.is_empty())
+        let mut rows: Vec<_> = singles.map(|(slot, row)| (slot, Bytes::new(), row)).collect();
+        for state in self.slots {
+            rows.push((Slot::BIRTH, state.slot.as_subkey(), state.birth));
+            if let Lie::Here(small) = &state.lie {
+                for (name, row) in small.rows().iter() {
+                    rows.push((state.slot, Bytes::copy_from_slice(name), row.row(origins)?));
+                }
+            }
+        }
+        rows.retain(|(_, _, row)| !row.is_empty());
+        Ok(rows)
     }
+}
+
+/// A record that is one small collection. Its birth was written together with some of its rows, as a rule.
+fn encode_small(state: &SlotState, out: &mut Writer, origins: &mut Origins) {
+    let Lie::Here(small) = &state.lie else { return };
+    out.u8(SMALL);
+    out.u8(state.slot.0);
+    out.varint(state.rows);
+    out.varint(state.stored);
+    out.bytes(small.as_slice());
+    let birth = state.birth.plain().and_then(|birth| {
+        let copied = birth::decode(&birth.payload).ok();
+        let known = copied.is_some() || birth.payload.is_empty();
+        Some((small.refer(birth, origins).filter(|_| known)?, copied))
+    });
+    let Some(((number, seq), copied)) = birth else {
+        out.u8(BY_ITSELF);
+        return state.birth.encode(out, origins);
+    };
+    out.u8(if copied.is_some() { COPY } else { NEW });
+    out.varint(number);
+    out.varint(seq);
+    if let Some((born, origin)) = copied {
+        out.u64(born.0);
+        out.varint(origins.intern(&origin));
+    }
+}
+
+fn decode_small(input: &mut Reader<'_>, origins: &Origins) -> Result<SlotState, CodecError> {
+    let slot = Slot(input.u8()?);
+    let (rows, stored) = (input.varint()?, input.varint()?);
+    let small = Small::decode(input.bytes()?, origins)?;
+    let birth = match input.u8()? {
+        BY_ITSELF => Row::decode(input, origins)?,
+        how @ (NEW | COPY) => {
+            let (dot, stamp) = small.referred((input.varint()?, input.varint()?), origins)?;
+            let payload = match how {
+                COPY => {
+                    let born = input.hlc()?;
+                    birth::encode(born, &origins.get(input.varint()?)?)
+                }
+                _ => Bytes::new(),
+            };
+            Row::of(Sibling { dot, stamp, payload })
+        }
+        _ => return Err(CodecError::Invalid("birth")),
+    };
+    input.end()?;
+    Ok(SlotState { slot, birth, rows, stored, lie: Lie::Here(small) })
 }

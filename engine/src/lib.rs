@@ -45,6 +45,7 @@ mod ops;
 mod pages;
 pub mod repair;
 mod slots;
+mod small;
 mod space;
 mod tick;
 pub mod transfer;

@@ -26,23 +26,43 @@ impl Place {
     }
 }
 
-struct Entry<V> {
+/// The stored key of a row that was changed.
+#[derive(Clone, Copy)]
+pub(crate) struct Changed<'c> {
+    key: &'c [u8],
+    prefix: usize,
+}
+
+impl<'c> Changed<'c> {
+    /// The prefix of its tree.
+    pub(crate) fn prefix(self) -> &'c [u8] {
+        &self.key[..self.prefix]
+    }
+
+    /// Its name there.
+    pub(crate) fn name(self) -> Name<'c> {
+        keys::name_at(self.key, self.prefix)
+    }
+}
+
+struct Entry<V, H> {
     hash: u64,
     /// The stored key.
     key: SmallVec<[u8; 40]>,
-    tree: TreeId,
+    home: H,
     /// Bytes of the key that are the tree's prefix.
     prefix: u32,
     value: V,
     /// It was changed since it was packed last.
     changed: bool,
-    /// The store has no such row.
+    /// Neither its tree nor the store has such a row.
     absent: bool,
 }
 
-pub(crate) struct Open<V> {
+/// Rows of a kind, each with what says where it goes when it is packed.
+pub(crate) struct Open<V, H = TreeId> {
     index: HashTable<u32>,
-    entries: Vec<Entry<V>>,
+    entries: Vec<Entry<V, H>>,
     changed: Vec<u32>,
     hasher: SeedableRandomState,
 }
@@ -50,9 +70,9 @@ pub(crate) struct Open<V> {
 /// Rows for which memory is kept from tick to tick.
 const KEPT: usize = 4 << 10;
 
-impl<V> Open<V> {
+impl<V, H: Copy> Open<V, H> {
     /// The seed keeps clients from choosing keys that collide.
-    pub(crate) fn new(seed: u64) -> Open<V> {
+    pub(crate) fn new(seed: u64) -> Open<V, H> {
         Open {
             index: HashTable::new(),
             entries: Vec::new(),
@@ -74,11 +94,11 @@ impl<V> Open<V> {
         self.index.find(hash, same).map(|at| Place(*at))
     }
 
-    /// Opens a row that is not open; `absent`: the store has none.
+    /// Opens a row that is not open; `absent`: neither its tree nor the store has it.
     pub(crate) fn insert(
         &mut self,
         key: &[u8],
-        (tree, prefix): (TreeId, usize),
+        (home, prefix): (H, usize),
         value: V,
         absent: bool,
     ) -> Place {
@@ -86,7 +106,7 @@ impl<V> Open<V> {
         // A tick meets no more rows than memory holds.
         let at = self.entries.len() as u32;
         let (key, prefix) = (SmallVec::from_slice(key), prefix as u32);
-        self.entries.push(Entry { hash, key, tree, prefix, value, changed: false, absent });
+        self.entries.push(Entry { hash, key, home, prefix, value, changed: false, absent });
         let Open { index, entries, .. } = self;
         index.insert_unique(hash, at, |at| entries[*at as usize].hash);
         Place(at)
@@ -105,13 +125,14 @@ impl<V> Open<V> {
         &self.entries[place.number()].key
     }
 
-    /// Takes note that what was changed is packed: its names and values, and whether the store has none.
-    pub(crate) fn pack(&mut self, mut visit: impl FnMut(TreeId, Name<'_>, &V, bool)) {
+    /// Takes note that what was changed is packed. `visit` is told of each row, and whether neither its tree
+    /// nor the store has it, which it may change.
+    pub(crate) fn pack(&mut self, mut visit: impl FnMut(H, Changed<'_>, &V, &mut bool)) {
         for at in self.changed.drain(..) {
-            let entry = &mut self.entries[at as usize];
-            entry.changed = false;
-            let name = keys::name_at(&entry.key, entry.prefix as usize);
-            visit(entry.tree, name, &entry.value, std::mem::take(&mut entry.absent));
+            let Entry { key, prefix, home, value, changed, absent, .. } =
+                &mut self.entries[at as usize];
+            *changed = false;
+            visit(*home, Changed { key, prefix: *prefix as usize }, value, absent);
         }
     }
 
@@ -135,7 +156,7 @@ impl<V> Open<V> {
     }
 }
 
-impl<V> Index<Place> for Open<V> {
+impl<V, H> Index<Place> for Open<V, H> {
     type Output = V;
 
     fn index(&self, place: Place) -> &V {
@@ -143,7 +164,7 @@ impl<V> Index<Place> for Open<V> {
     }
 }
 
-impl<V> IndexMut<Place> for Open<V> {
+impl<V, H> IndexMut<Place> for Open<V, H> {
     fn index_mut(&mut self, place: Place) -> &mut V {
         &mut self.entries[place.number()].value
     }

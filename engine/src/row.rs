@@ -536,6 +536,11 @@ impl Row {
         true
     }
 
+    /// A row that is one write.
+    pub(crate) fn of(write: Sibling) -> Row {
+        Row { siblings: SmallVec::from([write]), ..Row::default() }
+    }
+
     /// If the row is one write and nothing else: that.
     pub(crate) fn plain(&self) -> Option<&Sibling> {
         match self.siblings.as_slice() {
@@ -709,7 +714,11 @@ impl Origins {
     }
 
     fn read(&self, input: &mut Reader<'_>) -> Result<Origin, CodecError> {
-        let index = input.varint()?;
+        self.get(input.varint()?)
+    }
+
+    /// The origin of a number.
+    pub(crate) fn get(&self, index: u64) -> Result<Origin, CodecError> {
         usize::try_from(index)
             .ok()
             .and_then(|index| self.list.get(index))

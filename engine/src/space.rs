@@ -15,6 +15,7 @@ mod expiring;
 mod follow;
 mod lost;
 mod resident;
+mod smalls;
 mod stored;
 mod system;
 mod views;
@@ -27,16 +28,17 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::causal::{LogPosition, Millis};
-use crate::codec::{Parts, Writer};
+use crate::codec::{CodecError, Parts, Writer};
 use crate::crdt::Types;
 use crate::crdt::deadline::Decision;
 use crate::crdt::set::SET;
 use crate::dataflow::graph::{Graph, Target};
-use crate::header::{Header, Sums};
+use crate::header::{Header, Lie, SlotState, Sums};
 use crate::name::{Cursor, RowKey, Scope, Slot};
 use crate::open::{Open, Place};
 use crate::pages::{Located, Lookup, TreeId, Value, row_bytes};
 use crate::row::{Origins, Row, Shown};
+use crate::small::Small;
 use crate::store::{Family, Hole, Run, Store, StoreError, keys};
 
 use due::Due;
@@ -45,7 +47,8 @@ use expiring::Expiring;
 use follow::{Flip, KeyChange};
 pub(crate) use lost::load_lost;
 use resident::Resident;
-use stored::{Stored as _, plain};
+use smalls::{Home, Lying};
+use stored::Stored as _;
 pub(crate) use stored::{is_unreadable, load_origins, parse_row};
 use system::System;
 pub(crate) use whole::Cleared;
@@ -64,7 +67,7 @@ pub(crate) struct Space<S: Store> {
     resident: Resident<S>,
     /// What the tick works on: records of keys, rows of collections, weights of derived elements.
     headers: Open<Header>,
-    rows: Open<Row>,
+    rows: Open<Row, Home>,
     derived: Open<u64>,
     bindings: BTreeMap<Target, Row>,
     graph: Graph,
@@ -160,6 +163,10 @@ pub enum Changed {
     Db(u16),
 }
 
+fn unreadable(error: CodecError) -> StoreError {
+    StoreError::corrupt("record of a key", error)
+}
+
 fn corrupt<T>(what: &str) -> Outcome<T> {
     Err(StoreError::Corrupt(format!("{what}: not a key of this family")))
 }
@@ -251,8 +258,8 @@ impl<S: Store> Space<S> {
     fn tree(&mut self, db: u16, key: &[u8], slot: Slot, header: Place) -> TreeId {
         let mut prefix = std::mem::take(&mut self.scratch);
         keys::slot_prefix(&mut prefix, db, key, slot);
-        let stored = self.headers[header].slot(slot).map_or(0, |it| it.stored);
-        let tree = self.resident.tree(Family::Data, &prefix, stored == 0);
+        let any = self.headers[header].slot(slot).is_some_and(SlotState::is_apart);
+        let tree = self.resident.tree(Family::Data, &prefix, !any);
         self.scratch = prefix;
         tree
     }
@@ -269,11 +276,22 @@ impl<S: Store> Space<S> {
             self.recent_row = Some(place);
             return Ok(place);
         }
-        let stored = self.headers[header].slot(row.slot).map_or(0, |it| it.stored);
         let prefix = keys::prefix_of(&self.scratch, &row.subkey);
-        let tree = self.resident.tree(Family::Data, &self.scratch[..prefix], stored == 0);
-        let (value, absent) = self.resident.get(tree, &self.scratch, prefix)?;
-        let place = self.rows.insert(&self.scratch, (tree, prefix), value, absent);
+        let (value, absent) = match self.headers[header].slot(row.slot) {
+            Some(state) if state.is_apart() => {
+                let tree = self.resident.tree(Family::Data, &self.scratch[..prefix], false);
+                self.resident.get(tree, &self.scratch, prefix)?
+            }
+            state => {
+                let small = state.and_then(SlotState::small).map(Small::rows);
+                let found = small.and_then(|small| small.find(&row.subkey));
+                let row = found.map(|it| it.row(&self.resident.origins)).transpose();
+                // Of its tree no row is left, or all have been removed.
+                (row.map_err(unreadable)?.unwrap_or_default(), true)
+            }
+        };
+        let home = Some((header, row.slot));
+        let place = self.rows.insert(&self.scratch, (home, prefix), value, absent);
         self.recent_row = Some(place);
         Ok(place)
     }
@@ -318,15 +336,7 @@ impl<S: Store> Space<S> {
     /// Where a key lies, if it is one write of that slot and nobody works on it. Otherwise its record has to
     /// be asked.
     pub(crate) fn glance(&mut self, db: u16, key: &[u8], slot: Slot) -> Option<Located> {
-        keys::header(&mut self.scratch, db, key);
-        if self.headers.find(&self.scratch).is_some() {
-            return None;
-        }
-        let tree = self.resident.keys_of(db);
-        let Lookup::Row(row) = self.resident.pages.find(tree, keys::name_at(&self.scratch, DB))
-        else {
-            return None;
-        };
+        let row = self.glance_record(db, key)?;
         match self.resident.pages.value(row) {
             Value::Packed(stored) => {
                 Header::glance(stored).filter(|(of, _)| *of == slot).map(|_| row)
@@ -335,73 +345,44 @@ impl<S: Store> Space<S> {
         }
     }
 
+    /// Where a key's record lies, if it is in memory and nobody works on it.
+    fn glance_record(&mut self, db: u16, key: &[u8]) -> Option<Located> {
+        keys::header(&mut self.scratch, db, key);
+        if self.headers.find(&self.scratch).is_some() {
+            return None;
+        }
+        let tree = self.resident.keys_of(db);
+        match self.resident.pages.find(tree, keys::name_at(&self.scratch, DB)) {
+            Lookup::Row(row) => Some(row),
+            _ => None,
+        }
+    }
+
     /// What clients read of a key that lies there.
     pub(crate) fn glanced(&self, key: Located) -> Option<Shown<'_>> {
         Header::glance(self.resident.pages.value(key).packed()?)?.1.shown(Millis(0))
-    }
-
-    /// Where a row of a collection lies whose key has its record there, if it is one write and nobody works
-    /// on it, or that there is none. Otherwise it has to be asked.
-    pub(crate) fn glance_row(
-        &mut self,
-        (db, key): (u16, &[u8]),
-        slot: Slot,
-        subkey: &[u8],
-        record: Place,
-    ) -> Option<Option<Located>> {
-        let stored = self.headers[record].slot(slot).map_or(0, |it| it.stored);
-        keys::slot_prefix(&mut self.scratch, db, key, slot);
-        let prefix = self.scratch.len();
-        keys::subkey(&mut self.scratch, subkey);
-        if self.rows.find(&self.scratch).is_some() {
-            return None;
-        }
-        let tree = self.resident.tree(Family::Data, &self.scratch[..prefix], stored == 0);
-        match self.resident.pages.find(tree, keys::name_at(&self.scratch, prefix)) {
-            Lookup::Absent | Lookup::Removed => Some(None),
-            Lookup::Unknown => None,
-            Lookup::Row(row) => match self.resident.pages.value(row) {
-                Value::Packed(stored) => plain(stored).map(|_| Some(row)),
-                Value::Beside(..) => None,
-            },
-        }
-    }
-
-    /// What clients read of a row that lies there, of what was written after `hidden`.
-    pub(crate) fn glanced_row(&self, row: Located, hidden: Millis) -> Option<Shown<'_>> {
-        plain(self.resident.pages.value(row).packed()?)?.shown(hidden)
     }
 
     /// Visits the rows of a collection slot as clients see them, in the order of their places, from one on.
     /// The key has its record there.
     pub(crate) fn visit_shown(
         &mut self,
-        (db, key): (u16, &[u8]),
+        key: (u16, &[u8]),
         slot: Slot,
         from: Cursor,
         record: Place,
         visit: &mut dyn FnMut(&[u8], Shown<'_>) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let (types, hidden) = (self.types, self.headers[record].hidden);
-        let tree = self.tree(db, key, slot, record);
-        self.resident.pack(&mut self.rows);
-        let mut failed = None;
-        self.resident.walk(tree, from.hash(), None, &mut |name, value, origins| {
-            if let Some(plain) = value.packed().and_then(plain) {
-                return plain.shown(hidden).map_or(ControlFlow::Continue(()), |it| visit(name, it));
-            }
-            match Row::load(value.reader(), origins) {
-                Ok(row) => match types.read(slot, &row, hidden) {
-                    Some(shown) => visit(name, shown),
-                    None => ControlFlow::Continue(()),
-                },
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
+        self.visit_slot(key, slot, from, record, &mut |name, row, origins| {
+            let pass = |shown: Option<Shown<'_>>, visit: &mut dyn FnMut(&[u8], Shown<'_>) -> _| {
+                shown.map_or(ControlFlow::Continue(()), |it| visit(name, it))
+            };
+            Ok(match row.shown(hidden) {
+                Some(shown) => pass(shown, visit),
+                None => pass(types.read(slot, &row.row(origins)?, hidden), visit),
+            })
+        })
     }
 
     /// Visits the keys of a db that clients see, with the slot that they see, in the order of their places,
@@ -413,13 +394,13 @@ impl<S: Store> Space<S> {
         visit: &mut dyn FnMut(&[u8], Slot) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let tree = self.resident.keys_of(db);
-        self.resident.pack(&mut self.headers);
+        self.pack_records();
         let mut holes = Vec::new();
         let mut undecoded = false;
         let listed = Some(&mut holes);
         self.resident.walk(tree, from.hash(), listed, &mut |key, value, origins| {
-            let slot = match value.packed().and_then(Header::glance) {
-                Some((slot, _)) => Some(slot),
+            let slot = match value.packed().and_then(Header::glance_slot) {
+                Some(slot) => slot,
                 None => match Header::load(value.reader(), origins) {
                     Ok(header) => header.visible(),
                     Err(_) => {
@@ -428,7 +409,7 @@ impl<S: Store> Space<S> {
                     }
                 },
             };
-            slot.map_or(ControlFlow::Continue(()), |slot| visit(key, slot))
+            Ok(slot.map_or(ControlFlow::Continue(()), |slot| visit(key, slot)))
         })?;
         self.unread |= undecoded || !holes.is_empty();
         Ok(())
@@ -443,10 +424,10 @@ impl<S: Store> Space<S> {
         from: Cursor,
         visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
     ) -> Outcome<()> {
-        let header = self.header(db, key)?;
-        let tree = self.tree(db, key, slot, header);
-        self.resident.pack(&mut self.rows);
-        self.resident.walk_rows(tree, from.hash(), None, visit)
+        let record = self.header(db, key)?;
+        self.visit_slot((db, key), slot, from, record, &mut |name, row, origins| {
+            Ok(visit(name, &row.row(origins)?))
+        })
     }
 
     /// Visits the elements of a set or derived key as clients see them, in the order of their places, from
@@ -465,24 +446,14 @@ impl<S: Store> Space<S> {
         }
         if header.derived.is_none() {
             let hidden = header.hidden;
-            let tree = self.tree(db, key, SET, place);
-            self.resident.pack(&mut self.rows);
-            let mut failed = None;
-            self.resident.walk(tree, from.hash(), None, &mut |member, value, origins| {
-                match is_visible(value, hidden, origins) {
-                    Ok(true) => visit(member),
-                    Ok(false) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
-                    }
-                }
-            })?;
-            return failed.map_or(Ok(()), Err);
+            return self.visit_slot((db, key), SET, from, place, &mut |member, row, origins| {
+                let visible = row.is_visible(hidden, origins)?;
+                Ok(if visible { visit(member) } else { ControlFlow::Continue(()) })
+            });
         }
         let tree = self.derived_tree(db, key, place);
         self.resident.pack(&mut self.derived);
-        self.resident.walk(tree, from.hash(), None, &mut |element, _, _| visit(element))
+        self.resident.walk(tree, from.hash(), None, &mut |element, _, _| Ok(visit(element)))
     }
 
     /// Tells for members of a set in turn whether it has them. The key has its record there.
@@ -493,13 +464,24 @@ impl<S: Store> Space<S> {
         members: impl Iterator<Item = (u64, &'m [u8])>,
         mut tell: impl FnMut((u64, &'m [u8]), bool),
     ) -> Outcome<()> {
+        self.pack_rows();
+        self.resident.pack(&mut self.derived);
         let Header { derived, hidden, .. } = self.headers[record];
+        if derived.is_none()
+            && let Some(small) = self.small(record, SET)
+        {
+            let origins = &self.resident.origins;
+            for name in members {
+                let found = small.find(name.1);
+                let has = found.map(|row| Lying::Small(row).is_visible(hidden, origins));
+                tell(name, has.transpose()?.unwrap_or(false));
+            }
+            return Ok(());
+        }
         let tree = match derived {
             Some(_) => self.derived_tree(db, key, record),
             None => self.tree(db, key, SET, record),
         };
-        self.resident.pack(&mut self.rows);
-        self.resident.pack(&mut self.derived);
         for name in members {
             let mut found = self.resident.pages.find(tree, name);
             if let Lookup::Unknown = found {
@@ -508,9 +490,8 @@ impl<S: Store> Space<S> {
             }
             let has = match found {
                 Lookup::Row(_) if derived.is_some() => true,
-                Lookup::Row(row) => {
-                    is_visible(self.resident.pages.value(row), hidden, &self.resident.origins)?
-                }
+                Lookup::Row(row) => Lying::Packed(self.resident.pages.value(row))
+                    .is_visible(hidden, &self.resident.origins)?,
                 _ => false,
             };
             tell(name, has);
@@ -563,23 +544,19 @@ impl<S: Store> Space<S> {
     }
 
     /// Visits the records of a db that are more than one write.
-    fn walk_records(&mut self, db: u16, visit: &mut dyn FnMut(&[u8], Header)) -> Outcome<()> {
+    fn walk_records(
+        &mut self,
+        db: u16,
+        visit: &mut dyn FnMut(&[u8], Header, &Origins) -> Outcome<()>,
+    ) -> Outcome<()> {
         let tree = self.resident.keys_of(db);
-        self.resident.pack(&mut self.headers);
-        let mut failed = None;
+        self.pack_records();
         self.resident.walk(tree, 0, None, &mut |key, value, origins| {
             if value.packed().and_then(Header::glance).is_none() {
-                match Header::load(value.reader(), origins) {
-                    Ok(header) => visit(key, header),
-                    Err(error) => {
-                        failed = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                }
+                visit(key, Header::load(value.reader(), origins)?, origins)?;
             }
-            ControlFlow::Continue(())
-        })?;
-        failed.map_or(Ok(()), Err)
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     fn walk_headers(
@@ -590,7 +567,7 @@ impl<S: Store> Space<S> {
         visit: &mut dyn FnMut(&[u8], &Header) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let tree = self.resident.keys_of(db);
-        self.resident.pack(&mut self.headers);
+        self.pack_records();
         self.resident.walk_rows(tree, from.hash(), holes, visit)
     }
 
@@ -623,6 +600,7 @@ impl<S: Store> Space<S> {
         key: &[u8],
         samples: usize,
     ) -> Outcome<Option<u64>> {
+        self.pack_rows();
         let place = self.header(db, key)?;
         let header = &self.headers[place];
         if header.visible().is_none() {
@@ -632,9 +610,8 @@ impl<S: Store> Space<S> {
         header.encode(&mut record, &mut self.resident.origins);
         let mut bytes = row_bytes(key.len(), record.len()) as u64;
         let derived = header.derived;
-        let slots: Vec<(Slot, u64)> =
-            header.slots.iter().map(|state| (state.slot, state.stored)).collect();
-        self.resident.pack(&mut self.rows);
+        let apart = header.slots.iter().filter(|state| state.is_apart());
+        let slots: Vec<(Slot, u64)> = apart.map(|state| (state.slot, state.stored)).collect();
         self.resident.pack(&mut self.derived);
         for (slot, stored) in slots {
             let tree = self.tree(db, key, slot, place);
@@ -651,7 +628,7 @@ impl<S: Store> Space<S> {
     fn sample(&mut self, tree: TreeId, samples: usize, rows: u64) -> Outcome<u64> {
         let mut sampled = Sampled::new(samples);
         self.resident.walk(tree, 0, None, &mut |name, value, _| {
-            sampled.add(row_bytes(name.len(), value.len()))
+            Ok(sampled.add(row_bytes(name.len(), value.len())))
         })?;
         Ok(sampled.scaled(rows))
     }
@@ -699,20 +676,18 @@ impl<S: Store> Space<S> {
             Scope::Key(db, _) | Scope::Db(db) => *db,
         };
         for key in keys {
+            self.pack_rows();
             let place = self.header(db, &key)?;
             let header = self.headers[place].clone();
-            let slots: Vec<Slot> = header
-                .slots
-                .iter()
-                .filter(|state| state.stored > 0)
-                .map(|state| state.slot)
-                .collect();
-            for (slot, subkey, _) in header.into_rows() {
+            let apart = header.slots.iter().filter(|state| state.is_apart());
+            let slots: Vec<Slot> = apart.map(|state| state.slot).collect();
+            let rows = header.into_rows(&self.resident.origins).map_err(unreadable)?;
+            for (slot, subkey, _) in rows {
                 found.push(RowKey { db, key: key.clone(), slot, subkey });
             }
             for slot in slots {
                 let tree = self.tree(db, &key, slot, place);
-                self.resident.pack(&mut self.rows);
+                self.pack_rows();
                 let holes = holes.as_deref_mut();
                 self.resident.walk_rows(tree, 0, holes, &mut |subkey, _: &Row| {
                     let subkey = Bytes::copy_from_slice(subkey);
@@ -755,7 +730,10 @@ impl<S: Store> Space<S> {
         let place = match spot {
             Spot::Binding(_) => return self.replace_binding(row, new),
             Spot::Single(place, _) | Spot::Deadline(place) | Spot::Birth(place, _) => place,
-            Spot::Element { record, .. } => record,
+            Spot::Element { record, .. } => {
+                self.make_room(row, spot, &new);
+                record
+            }
         };
         self.headers.pin(place);
         let before = Counted::of(&self.headers[place]);
@@ -796,7 +774,7 @@ impl<S: Store> Space<S> {
         whole::at(&mut self.sums, row.db).change(was, is);
         if let Spot::Element { record, .. } = spot
             && let Some(state) = self.headers[record].find_slot_mut(row.slot)
-            && let Some(sums) = &mut state.sums
+            && let Lie::Apart(Some(sums)) = &mut state.lie
         {
             sums.change(was, is);
         }
@@ -919,7 +897,7 @@ impl<S: Store> Space<S> {
     /// The dbs that have a record of any key, or a binding.
     pub(crate) fn databases(&mut self) -> Outcome<Vec<u16>> {
         let mut found: Vec<u16> = self.bindings.keys().map(|target| target.0).collect();
-        self.resident.pack(&mut self.headers);
+        self.pack_records();
         found.extend(self.resident.databases()?);
         found.sort_unstable();
         found.dedup();
@@ -975,9 +953,14 @@ impl<S: Store> Space<S> {
 
     /// Packs what the tick has changed.
     fn pack(&mut self) {
-        self.resident.pack(&mut self.headers);
-        self.resident.pack(&mut self.rows);
+        self.pack_records();
         self.resident.pack(&mut self.derived);
+    }
+
+    /// Packs the records that it has changed, with the rows that lie in them.
+    fn pack_records(&mut self) {
+        self.pack_rows();
+        self.resident.pack(&mut self.headers);
     }
 
     /// The tick is over: nobody works on its rows any more.
@@ -1017,15 +1000,6 @@ impl<S: Store> Space<S> {
         if let Some(changed) = &mut self.changed {
             changed.clear();
         }
-    }
-}
-
-/// Whether clients see a stored row, of what was written after `hidden`.
-#[inline]
-fn is_visible(value: Value<'_>, hidden: Millis, origins: &Origins) -> Outcome<bool> {
-    match value.packed().and_then(plain) {
-        Some(plain) => Ok(plain.is_visible(hidden)),
-        None => Ok(Row::load(value.reader(), origins)?.is_visible(hidden)),
     }
 }
 

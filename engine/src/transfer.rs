@@ -163,7 +163,8 @@ pub(crate) fn decode(
             let name = Bytes::copy_from_slice(name);
             let header = Header::decode(Reader::new(value), origins)?;
             let row_key = |slot, subkey| RowKey { db, key: name.clone(), slot, subkey };
-            Ok(header.into_rows().map(|(slot, sub, row)| (row_key(slot, sub), row)).collect())
+            let rows = header.into_rows(origins)?.into_iter();
+            Ok(rows.map(|(slot, sub, row)| (row_key(slot, sub), row)).collect())
         }
         Family::Data => {
             let name = keys::split_row(key).ok_or(damaged)?;
@@ -313,7 +314,7 @@ mod tests {
     /// A state that lacks a chunk, or has chunks out of order or of another state, is not staged.
     #[test]
     fn a_state_is_staged_whole_or_not_at_all() {
-        let (chunks, other) = (chunks(50), chunks(60));
+        let (chunks, other) = (chunks(100), chunks(120));
         assert!(chunks.len() > 2);
         let mut staged = Staged::new(&TYPES, 1 << 20);
         assert!(chunks.iter().all(|chunk| staged.add(chunk).is_ok()));

@@ -70,7 +70,7 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
         for (key, header) in keys {
             for state in &header.slots {
                 let sums = of_slots.remove(&(key.clone(), state.slot)).unwrap_or_default();
-                if let Some(kept) = state.sums.filter(|kept| *kept != sums) {
+                if let Some(kept) = state.sums().filter(|kept| *kept != sums) {
                     let slot = state.slot;
                     return Ok(Err(format!("{db} {key:?}: {slot:?} {sums:?}, but kept {kept:?}")));
                 }

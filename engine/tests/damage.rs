@@ -108,6 +108,13 @@ fn bind(node: &mut Node, target: &str, source: &str) -> OpResult<()> {
     run(node, |txn| txn.bind(0, target.as_bytes(), "MAP", &sources, "x * 2")).map(drop)
 }
 
+/// Sees to it that each member of a set lies by itself: so they do where one was long.
+fn spread(node: &mut Node, key: &str) {
+    let long = [Bytes::from("x".repeat(1_000))];
+    run(node, |txn| txn.set_add(0, key.as_bytes(), &long)).unwrap();
+    run(node, |txn| txn.set_remove(0, key.as_bytes(), &long)).unwrap();
+}
+
 fn damage_record(store: &MemStore, key: &str) {
     let mut name = Vec::new();
     keys::header(&mut name, 0, key.as_bytes());
@@ -136,6 +143,7 @@ fn damaged() -> (MemStore, Node) {
     for number in 0..10 {
         set(&mut node, &format!("k{number}"), "v").unwrap();
         add(&mut node, &format!("s{number}"), &["1", "2", "3"]).unwrap();
+        spread(&mut node, &format!("s{number}"));
     }
     let (store, node) = cold(node);
     damage_record(&store, "k3");
@@ -234,6 +242,7 @@ fn a_view_over_damage_is_refused_and_one_whose_source_is_given_up_follows() {
 
     let mut node = open(&MemStore::new(), 1);
     add(&mut node, "s", &["1", "2", "3"]).unwrap();
+    spread(&mut node, "s");
     bind(&mut node, "d", "s").unwrap();
     bind(&mut node, "dd", "d").unwrap();
     let (store, mut node) = cold(node);
@@ -262,9 +271,15 @@ fn commits_of_peers_and_the_log_are_applied_over_damage() {
             members.iter().map(|member| Bytes::from_static(member.as_bytes())).collect();
         run(peer, |txn| txn.set_add(0, key.as_bytes(), &members)).unwrap().1
     };
-    for commits in [write(&mut peer, "s", &["1", "2", "3"]), write(&mut peer, "t", &["1"])] {
+    let long = "x".repeat(1_000).leak();
+    for members in [&["1", "2", "3"][..], &[long]] {
+        let commits = write(&mut peer, "s", members);
         feed(&mut node, &commits);
     }
+    let long = [Bytes::from_static(long.as_bytes())];
+    let commits = run(&mut peer, |txn| txn.set_remove(0, b"s", &long)).unwrap().1;
+    feed(&mut node, &commits);
+    feed(&mut node, &write(&mut peer, "t", &["1"]));
     let (store, mut node) = cold(node);
     damage_member(&store, "s", "2");
     damage_record(&store, "t");

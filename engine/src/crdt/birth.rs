@@ -35,7 +35,8 @@ pub(crate) fn encode(born: Hlc, origin: &Origin) -> Bytes {
     out.finish()
 }
 
-fn decode(payload: &[u8]) -> Result<(Hlc, Origin), CodecError> {
+/// What [`encode`] wrote.
+pub(crate) fn decode(payload: &[u8]) -> Result<(Hlc, Origin), CodecError> {
     let mut input = Reader::new(payload);
     let birth = (input.hlc()?, input.origin()?);
     input.end()?;

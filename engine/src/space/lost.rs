@@ -161,10 +161,7 @@ impl<S: Store> Space<S> {
         let Some(prefix) = keys::prefix_len(Family::Data, stored) else { return };
         let place = match self.rows.find(stored) {
             Some(place) => place,
-            None => {
-                let tree = self.resident.tree(Family::Data, &stored[..prefix], false);
-                self.rows.insert(stored, (tree, prefix), Row::default(), false)
-            }
+            None => self.rows.insert(stored, (None, prefix), Row::default(), false),
         };
         self.rows.pin(place);
         self.rows[place] = Row::default();
@@ -213,11 +210,12 @@ impl<S: Store> Space<S> {
     fn recount_key(&mut self, db: u16, key: &[u8]) -> Outcome<()> {
         let place = self.header(db, key)?;
         let hidden = self.headers[place].hidden;
-        let slots: Vec<Slot> = self.headers[place].slots.iter().map(|state| state.slot).collect();
+        let apart = self.headers[place].slots.iter().filter(|state| state.is_apart());
+        let slots: Vec<Slot> = apart.map(|state| state.slot).collect();
         for slot in slots {
             let (mut stored, mut shown) = (0, 0);
             let tree = self.tree(db, key, slot, place);
-            self.resident.pack(&mut self.rows);
+            self.pack_rows();
             let holes = Some(&mut Vec::new());
             self.resident.walk_rows(tree, 0, holes, &mut |_, row: &Row| {
                 stored += u64::from(!row.is_empty());

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
+
 use super::Outcome;
 use super::stored::{Kept, Stored};
 use super::whole::ranges;
@@ -33,7 +35,7 @@ pub(super) struct Resident<S> {
 }
 
 /// What visits rows: names, and values as they are stored, with the origins that they name by number.
-type Visit<'v> = dyn FnMut(&[u8], Value<'_>, &Origins) -> ControlFlow<()> + 'v;
+type Visit<'v> = dyn FnMut(&[u8], Value<'_>, &Origins) -> Outcome<ControlFlow<()>> + 'v;
 
 /// Rows of the store in the order of their places: their names and values, one behind the other.
 #[derive(Default)]
@@ -141,32 +143,37 @@ impl<S: Store> Resident<S> {
 
     /// Packs what was changed among the rows that are open.
     pub(super) fn pack<V: Stored>(&mut self, open: &mut Open<V>) {
-        let Resident { pages, origins, scratch, .. } = self;
-        open.pack(|tree, name, row, absent| {
-            scratch.clear();
-            if row.is_blank() {
-                pages.change(tree, name, None, absent);
-                return;
-            }
-            // What is large is shared with the row.
-            let mut out = Writer::over(std::mem::take(scratch)).sharing(Vec::new());
-            row.save(&mut out, origins);
-            let large;
-            (*scratch, large) = out.into_parts();
-            let value = match large.as_slice() {
-                [] => Value::Packed(scratch),
-                [(at, rest)] if *at == scratch.len() => Value::Beside(scratch, rest),
-                _ => {
-                    let whole = Parts::new(scratch, 0, &large).whole().into_owned();
-                    pages.change(tree, name, Some(Value::Beside(&[], &whole.into())), absent);
-                    return;
-                }
-            };
-            pages.change(tree, name, Some(value), absent);
-            if scratch.capacity() > SCRATCH {
-                *scratch = Vec::new();
-            }
+        open.pack(|tree, changed, row, absent| {
+            self.put(tree, changed.name(), row, std::mem::take(absent));
         });
+    }
+
+    /// Packs a row; `absent`: neither its tree nor the store has it.
+    pub(super) fn put<V: Stored>(&mut self, tree: TreeId, name: Name<'_>, row: &V, absent: bool) {
+        let Resident { pages, origins, scratch, .. } = self;
+        if row.is_blank() {
+            pages.change(tree, name, None, absent);
+            return;
+        }
+        scratch.clear();
+        // What is large is shared with the row.
+        let mut out = Writer::over(std::mem::take(scratch)).sharing(Vec::new());
+        row.save(&mut out, origins);
+        let large;
+        (*scratch, large) = out.into_parts();
+        let whole: Bytes;
+        let value = match large.as_slice() {
+            [] => Value::Packed(scratch),
+            [(at, rest)] if *at == scratch.len() => Value::Beside(scratch, rest),
+            _ => {
+                whole = Parts::new(scratch, 0, &large).whole().into_owned().into();
+                Value::Beside(&[], &whole)
+            }
+        };
+        pages.change(tree, name, Some(value), absent);
+        if scratch.capacity() > SCRATCH {
+            *scratch = Vec::new();
+        }
     }
 
     /// Visits the rows of a tree from a place on, in order. With `holes` it passes over what the store cannot
@@ -179,11 +186,18 @@ impl<S: Store> Resident<S> {
         visit: &mut Visit<'_>,
     ) -> Outcome<()> {
         let mut from: (u64, Box<[u8]>) = (from, Box::default());
+        let mut failed = None;
+        let mut visit = |name: &[u8], value: Value<'_>, origins: &Origins| {
+            visit(name, value, origins).unwrap_or_else(|error| {
+                failed = Some(error);
+                ControlFlow::Break(())
+            })
+        };
         loop {
             let Resident { pages, origins, .. } = self;
             let pass = &mut |name: &[u8], value: Value<'_>| visit(name, value, origins);
             let Walk::Gap(hash, low, to) = pages.walk(tree, (from.0, &from.1), pass) else {
-                return Ok(());
+                return failed.map_or(Ok(()), Err);
             };
             // Before the slice is read, so that the walk passes over it before it can go.
             self.pages.evict(self.limit, false);
@@ -204,7 +218,7 @@ impl<S: Store> Resident<S> {
                     let stopped = pages.visit_known(tree, (hash, &low), end, pass).is_break();
                     match end {
                         Some((hash, name)) if !stopped => from = (hash, name.into()),
-                        _ => return Ok(()),
+                        _ => return failed.map_or(Ok(()), Err),
                     }
                 }
                 (read, _) => {
@@ -224,24 +238,19 @@ impl<S: Store> Resident<S> {
         visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let passes = holes.is_some();
-        let mut failed = None;
         let mut undecoded = Vec::new();
         self.walk(tree, from, holes.as_deref_mut(), &mut |name, value, origins| {
             match V::load(value.reader(), origins) {
-                Ok(row) => return visit(name, &row),
                 Err(_) if passes => undecoded.push(name.to_vec()),
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
+                row => return Ok(visit(name, &row?)),
             }
-            ControlFlow::Continue(())
+            Ok(ControlFlow::Continue(()))
         })?;
         let (family, prefix) = self.pages.prefix(tree);
         if let Some(holes) = holes {
             holes.extend(undecoded.iter().map(|name| Hole::of(family, &stored(prefix, name))));
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Reads rows of an interval of which memory lacks some, as many as fit a slice, so that memory has all

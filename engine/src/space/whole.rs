@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::expiring::Expiring;
-use super::{Counted, Outcome, Space};
+use super::{Counted, Outcome, Space, unreadable};
 use crate::causal::LogPosition;
 use crate::codec::{CodecError, Reader, Writer};
-use crate::header::{Header, Sums};
+use crate::header::{Header, Lie, Sums};
 use crate::name::{Cursor, RowKey, Slot};
 use crate::open::Place;
 use crate::pages::{Epoch, TreeId};
@@ -37,6 +37,12 @@ pub(crate) struct ClearedSlot {
     slot: Slot,
     /// Its rows in memory.
     tree: Option<(TreeId, Epoch)>,
+    of_record: OfRecord,
+}
+
+/// What a key's record says of the rows of a collection that lie apart.
+#[derive(Clone, Copy, Default)]
+struct OfRecord {
     rows: u64,
     stored: u64,
     sums: Sums,
@@ -98,18 +104,19 @@ impl<S: Store> Space<S> {
         }
         let mut collections = Vec::new();
         let types = self.types;
-        self.walk_records(db, &mut |key, header: Header| {
+        self.walk_records(db, &mut |key, header: Header, origins| {
             let key = Bytes::copy_from_slice(key);
-            for state in header.slots.iter().filter(|state| state.stored > 0) {
+            for state in header.slots.iter().filter(|state| state.is_apart()) {
                 if types.counts(state.slot) {
                     collections.push((key.clone(), state.slot));
                 }
             }
-            for (slot, subkey, row) in header.into_rows() {
+            for (slot, subkey, row) in header.into_rows(origins).map_err(unreadable)? {
                 if !row.counters().is_empty() {
                     found.push((RowKey { db, key: key.clone(), slot, subkey }, row));
                 }
             }
+            Ok(())
         })?;
         left = left.saturating_sub(found.len());
         for (key, slot) in collections {
@@ -151,7 +158,7 @@ impl<S: Store> Space<S> {
         }
         let place = self.header(db, key)?;
         let large = self.headers[place].slots.iter().filter(|state| {
-            state.stored > FEW && state.sums.is_some_and(|sums| sums.counters == 0)
+            state.stored > FEW && state.sums().is_some_and(|sums| sums.counters == 0)
         });
         Ok(large.map(|state| state.slot).collect())
     }
@@ -163,9 +170,8 @@ impl<S: Store> Space<S> {
         let place = self.header(db, key)?;
         let (tree, range) = self.resident.detach_slot(db, key, slot);
         self.resident.erased.push((self.generation, range));
-        let (rows, stored, sums) =
-            self.exchange_slot(place, (db, key), slot, (0, 0, Sums::default()));
-        Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, rows, stored, sums }))
+        let of_record = self.exchange_slot(place, (db, key), slot, OfRecord::default());
+        Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, of_record }))
     }
 
     /// Puts what a key's record says of a collection in place of what it said, which is returned.
@@ -174,16 +180,18 @@ impl<S: Store> Space<S> {
         place: Place,
         (db, key): (u16, &Bytes),
         slot: Slot,
-        (rows, stored, sums): (u64, u64, Sums),
-    ) -> (u64, u64, Sums) {
+        new: OfRecord,
+    ) -> OfRecord {
         self.headers.pin(place);
         let before = Counted::of(&self.headers[place]);
         let state = self.headers[place].slot_mut(slot);
-        let old = (state.rows, state.stored, state.sums.unwrap_or_default());
-        (state.rows, state.stored, state.sums) = (rows, stored, Some(sums));
+        let sums = state.sums().unwrap_or_default();
+        let old = OfRecord { rows: state.rows, stored: state.stored, sums };
+        (state.rows, state.stored) = (new.rows, new.stored);
+        state.lie = if new.stored > 0 { Lie::Apart(Some(new.sums)) } else { Lie::default() };
         self.headers[place].prune();
         let of_db = at(&mut self.sums, db);
-        of_db.digest = of_db.digest.wrapping_sub(old.2.digest).wrapping_add(sums.digest);
+        of_db.digest = of_db.digest.wrapping_sub(old.sums.digest).wrapping_add(new.sums.digest);
         let after = Counted::of(&self.headers[place]);
         self.recount(db, before, after);
         self.note_change(db, key);
@@ -195,7 +203,7 @@ impl<S: Store> Space<S> {
     pub(crate) fn restore(&mut self, cleared: Cleared) -> Outcome<()> {
         match cleared {
             Cleared::Db(cleared) => self.restore_db(cleared),
-            Cleared::Slot(ClearedSlot { db, key, slot, tree, rows, stored, sums }) => {
+            Cleared::Slot(ClearedSlot { db, key, slot, tree, of_record }) => {
                 self.close();
                 let (_, range) = self.resident.detach_slot(db, &key, slot);
                 self.resident.take_back(&range);
@@ -203,7 +211,7 @@ impl<S: Store> Space<S> {
                     self.resident.pages.attach_tree(tree, epoch);
                 }
                 let place = self.header(db, &key)?;
-                self.exchange_slot(place, (db, &key), slot, (rows, stored, sums));
+                self.exchange_slot(place, (db, &key), slot, of_record);
             }
         }
         Ok(())

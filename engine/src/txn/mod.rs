@@ -227,6 +227,9 @@ impl<'t, S: Store> Txn<'t, S> {
         if single && let Some(row) = self.engine.space.glance(db, key, slot) {
             return Ok(self.engine.space.glanced(row));
         }
+        if !single && let Some(row) = self.engine.space.glance_small(db, key, slot, subkey) {
+            return Ok(row.and_then(|row| self.engine.space.glanced_row(row, Millis(0))));
+        }
         let Some(place) = self.open_as(db, key, slot)? else { return Ok(None) };
         match single {
             true => Ok(self.read_single(place, slot)),

@@ -163,6 +163,9 @@ pub enum Changed {
     Db(u16),
 }
 
+/// What visits records of keys: names, records, and the origins that these name by number.
+type VisitRecord<'v> = dyn FnMut(&[u8], Header, &Origins) -> Outcome<()> + 'v;
+
 fn unreadable(error: CodecError) -> StoreError {
     StoreError::corrupt("record of a key", error)
 }
@@ -544,11 +547,7 @@ impl<S: Store> Space<S> {
     }
 
     /// Visits the records of a db that are more than one write.
-    fn walk_records(
-        &mut self,
-        db: u16,
-        visit: &mut dyn FnMut(&[u8], Header, &Origins) -> Outcome<()>,
-    ) -> Outcome<()> {
+    fn walk_records(&mut self, db: u16, visit: &mut VisitRecord<'_>) -> Outcome<()> {
         let tree = self.resident.keys_of(db);
         self.pack_records();
         self.resident.walk(tree, 0, None, &mut |key, value, origins| {

@@ -106,7 +106,7 @@ impl<S: Store> Space<S> {
         slot: Slot,
         from: Cursor,
         record: Place,
-        visit: &mut dyn FnMut(&[u8], Lying<'_>, &Origins) -> Outcome<ControlFlow<()>>,
+        visit: &mut VisitLying<'_>,
     ) -> Outcome<()> {
         self.pack_rows();
         if let Some(small) = self.small(record, slot) {
@@ -191,6 +191,10 @@ impl<S: Store> Space<S> {
         seen.shown(hidden)?
     }
 }
+
+/// What visits rows of a collection: names, and where they lie, with the origins that they name by number.
+pub(super) type VisitLying<'v> =
+    dyn FnMut(&[u8], Lying<'_>, &Origins) -> Outcome<ControlFlow<()>> + 'v;
 
 /// A row that is one write, where it lies. Valid until rows change.
 #[derive(Clone, Copy)]

@@ -5,9 +5,11 @@
 //! | [`config`] | options, one record each |
 //! | [`commands`] | the command table, one file per group |
 //! | [`net`] | request scanner, reply sink, connections |
-//! | [`session`], [`watch`] | what is remembered of clients |
+//! | [`clients`], [`session`], [`watch`] | the clients, and what is remembered of each |
+//! | [`front`], [`dispatch`] | what clients ask in a tick, and what becomes of a request |
+//! | [`remote`] | what peers have sent, in a tick |
 //! | [`world`], [`stats`] | what commands see of the server |
-//! | [`tick`] | the thread that owns the engine and the client sockets |
+//! | [`tick`] | the loop of the thread that owns the engine and the client sockets |
 //! | [`sync`] | `appendfsync everysec` |
 //! | [`behind`] | rows written behind the log |
 //! | [`port`], [`peers`] | queues to the peers' thread, and that thread |
@@ -19,9 +21,12 @@
 pub mod allocator;
 pub mod behind;
 pub mod check;
+pub mod clients;
 pub mod commands;
 pub mod config;
 pub mod data;
+pub mod dispatch;
+pub mod front;
 pub mod glob;
 pub mod health;
 pub mod logging;
@@ -29,6 +34,7 @@ pub mod net;
 pub mod peers;
 pub mod port;
 pub mod process;
+pub mod remote;
 pub mod run;
 pub mod session;
 pub mod stats;

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::behind::Behind;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::data::{self, Engine};
 use crate::health::Health;
@@ -63,7 +64,7 @@ pub fn run(mut config: Config) -> Result<(), String> {
         facts: Facts::default(),
         watch: WatchTable::default(),
         port,
-        clients: Vec::new(),
+        clients: Clients::default(),
         run_id: (0..5).map(|_| format!("{:08x}", random.next_u32())).collect(),
         started: now,
         now: wall_clock(),
@@ -72,7 +73,6 @@ pub fn run(mut config: Config) -> Result<(), String> {
         clock_fenced: None,
         health: Health::default(),
         shutdown: false,
-        blocked_clients: 0,
     };
     Loop::new(Parts { engine, poll, listeners, signals, syncer, behind, world })
         .map_err(|error| format!("epoll: {error}"))?

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::clients::Sizes;
 use crate::commands::Command;
 use crate::net::output::SHARED;
 use crate::net::request::Args;
@@ -16,6 +18,14 @@ pub struct Session {
     pub id: u64,
     /// The client's address, and the one that it connected to.
     pub names: (String, String),
+    /// The descriptor of its socket.
+    pub fd: i32,
+    /// When it connected.
+    pub since: Instant,
+    /// When it last sent something.
+    pub active: Instant,
+    /// Its buffers.
+    pub sizes: Sizes,
     /// Whether the client is on this machine.
     pub local: bool,
     /// The selected database.
@@ -38,8 +48,10 @@ pub struct Session {
     pub executed: Option<Queue>,
     /// Keys of WATCH by database and name, and whether they were there.
     pub watched: HashMap<(u16, Bytes), bool>,
-    /// A command waits for the peers' thread: nothing more of this client runs until it has answered.
-    pub blocked: bool,
+    /// A command waits for its answer: nothing more of this client runs until then.
+    pub waits: bool,
+    /// CLIENT REPLY.
+    pub silence: Silence,
     /// To be closed once the replies are out.
     pub closing: bool,
     /// The name of the last command.
@@ -48,10 +60,14 @@ pub struct Session {
 
 impl Session {
     /// A fresh client.
-    pub fn new(id: u64, names: (String, String)) -> Session {
+    pub fn new(id: u64, names: (String, String), now: Instant) -> Session {
         Session {
             id,
             names,
+            fd: -1,
+            since: now,
+            active: now,
+            sizes: Sizes::default(),
             local: false,
             db: 0,
             resp3: false,
@@ -63,7 +79,8 @@ impl Session {
             multi: None,
             executed: None,
             watched: HashMap::new(),
-            blocked: false,
+            waits: false,
+            silence: Silence::default(),
             closing: false,
             last_command: "NULL",
         }
@@ -74,6 +91,33 @@ impl Session {
         if let Some(queue) = &mut self.multi {
             queue.failed = true;
         }
+    }
+}
+
+/// Which replies a client does not get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    /// It gets all.
+    #[default]
+    Off,
+    /// That of the command that has just asked for it, and of the next one.
+    Next,
+    /// That of the command that runs.
+    This,
+    /// None.
+    On,
+}
+
+impl Silence {
+    /// Whether the reply of the command that has just run is held back.
+    pub fn hides(&mut self) -> bool {
+        let hides = *self != Silence::Off;
+        *self = match *self {
+            Silence::Next => Silence::This,
+            Silence::This => Silence::Off,
+            other => other,
+        };
+        hides
     }
 }
 

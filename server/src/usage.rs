@@ -33,7 +33,7 @@ impl Memory {
             startup: world.memory_startup,
             engine: engine.memory(),
             store: engine.store().memory(),
-            clients: world.clients.iter().flatten().map(|client| client.memory as u64).sum(),
+            clients: world.clients.others().map(|(_, conn)| conn.session.sizes.memory as u64).sum(),
             outbox: world.port.outbox_bytes() as u64,
         }
     }

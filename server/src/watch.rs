@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
+use lattis_engine::Changed;
 
 use crate::session::Session;
 
@@ -46,15 +47,23 @@ impl WatchTable {
         self.broken.remove(&session.id);
     }
 
+    /// Notes what has changed.
+    pub fn note(&mut self, changed: &Changed) {
+        match changed {
+            Changed::Key(db, key) => self.changed(*db, key),
+            Changed::Db(db) => self.cleared(*db),
+        }
+    }
+
     /// Notes that a key has changed.
-    pub fn changed(&mut self, db: u16, key: &[u8]) {
+    fn changed(&mut self, db: u16, key: &[u8]) {
         if let Some(clients) = self.keys.get(&db).and_then(|keys| keys.get(key)) {
             self.broken.extend(clients.keys());
         }
     }
 
     /// Notes that all keys of a db are gone that were there.
-    pub fn cleared(&mut self, db: u16) {
+    fn cleared(&mut self, db: u16) {
         let keys = self.keys.get(&db).into_iter().flatten();
         let were_there =
             keys.flat_map(|(_, clients)| clients.iter().filter(|(_, existed)| **existed));
@@ -69,12 +78,14 @@ impl WatchTable {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
     fn changes_break_the_watch_of_those_who_watch() {
-        let mut one = Session::new(1, Default::default());
-        let mut two = Session::new(2, Default::default());
+        let mut one = Session::new(1, Default::default(), Instant::now());
+        let mut two = Session::new(2, Default::default(), Instant::now());
         let mut table = WatchTable::default();
         table.watch(&mut one, 0, b"k", true);
         table.watch(&mut one, 0, b"k", true);
@@ -96,7 +107,7 @@ mod tests {
         const MANY: u32 = 300_000;
         let start = std::time::Instant::now();
         let mut table = WatchTable::default();
-        let mut one = Session::new(0, Default::default());
+        let mut one = Session::new(0, Default::default(), Instant::now());
         for key in 0..MANY {
             table.watch(&mut one, 0, &key.to_be_bytes(), true);
             table.watch(&mut one, 0, &key.to_be_bytes(), false);
@@ -105,7 +116,7 @@ mod tests {
         assert!(one.watched.values().all(|existed| *existed));
         let mut all: Vec<Session> = (0..u64::from(MANY))
             .map(|id| {
-                let mut session = Session::new(id + 1, Default::default());
+                let mut session = Session::new(id + 1, Default::default(), start);
                 table.watch(&mut session, 0, b"shared", true);
                 session
             })

@@ -1,12 +1,10 @@
 //! The connection: greeting, naming, selecting, leaving.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 
-use super::{Call, Command, CommandError, CommandResult, Group, acl, flag, help};
+use super::{Call, Command, CommandError, CommandResult, Group, acl, flag};
 use crate::net::request::integer;
-use crate::world::{Client, World};
+use crate::session::Silence;
 
 /// The version of Redis whose replies are given.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -65,7 +63,7 @@ fn auth(call: &mut Call<'_, '_>) -> CommandResult {
     Ok(())
 }
 
-fn check_name(name: &[u8]) -> CommandResult {
+pub(super) fn check_name(name: &[u8]) -> CommandResult {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         Ok(())
     } else {
@@ -149,6 +147,7 @@ fn reset(call: &mut Call<'_, '_>) -> CommandResult {
     session.resp3 = false;
     session.name = Bytes::new();
     session.no_evict = false;
+    session.silence = Silence::Off;
     session.authenticated = call.world.config.password.is_empty();
     call.reply.set_resp3(false);
     call.reply.simple("RESET");
@@ -159,180 +158,6 @@ fn quit(call: &mut Call<'_, '_>) -> CommandResult {
     call.session.closing = true;
     call.reply.ok();
     Ok(())
-}
-
-// ---- CLIENT
-
-fn client_setname(call: &mut Call<'_, '_>) -> CommandResult {
-    check_name(call.args.at(2))?;
-    call.session.name = Bytes::copy_from_slice(call.args.at(2));
-    call.reply.ok();
-    Ok(())
-}
-
-fn client_getname(call: &mut Call<'_, '_>) -> CommandResult {
-    let name = &call.session.name;
-    call.reply.bulk_or_null((!name.is_empty()).then_some(name));
-    Ok(())
-}
-
-fn client_setinfo(call: &mut Call<'_, '_>) -> CommandResult {
-    let (option, value) = (call.args.at(2), call.args.at(3));
-    let (target, name) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
-        (&mut call.session.library_name, "lib-name")
-    } else if option.eq_ignore_ascii_case(b"LIB-VER") {
-        (&mut call.session.library_version, "lib-ver")
-    } else {
-        let mut text = b"ERR Unrecognized option '".to_vec();
-        text.extend_from_slice(option);
-        text.push(b'\'');
-        return Err(CommandError::Text(text));
-    };
-    if check_name(value).is_err() {
-        return Err(CommandError::text(format!(
-            "ERR {name} cannot contain spaces, newlines or special characters."
-        )));
-    }
-    *target = Bytes::copy_from_slice(value);
-    call.reply.ok();
-    Ok(())
-}
-
-fn client_id(call: &mut Call<'_, '_>) -> CommandResult {
-    call.reply.count(call.session.id);
-    Ok(())
-}
-
-fn client_no_evict(call: &mut Call<'_, '_>) -> CommandResult {
-    call.session.no_evict = on_or_off(call.args.at(2))?;
-    call.reply.ok();
-    Ok(())
-}
-
-fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
-    match word.to_ascii_lowercase().as_slice() {
-        b"on" => Ok(true),
-        b"off" => Ok(false),
-        _ => Err(CommandError::SYNTAX),
-    }
-}
-
-/// A client's line, in Redis's form.
-fn describe(client: &Client, world: &World) -> String {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    let mut flags = String::new();
-    for (set, letter) in
-        [(client.multi.is_some(), 'x'), (client.blocked, 'b'), (client.no_evict, 'e')]
-    {
-        if set {
-            flags.push(letter);
-        }
-    }
-    if flags.is_empty() {
-        flags.push('N');
-    }
-    let seconds = |since| world.instant.saturating_duration_since(since).as_secs();
-    let multi = client.multi.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
-    format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
-         ssub=0 multi={multi} qbuf={} qbuf-free={} argv-mem=0 multi-mem={} obl=0 oll={} omem={} \
-         tot-mem={} events={} cmd={} user=default redir=-1 resp={} \
-         lib-name={} lib-ver={}",
-        client.id,
-        client.names.0,
-        client.names.1,
-        client.fd,
-        text(&client.name),
-        seconds(client.since),
-        seconds(client.active),
-        client.db,
-        client.input,
-        client.input_free,
-        client.multi_bytes,
-        client.chunks,
-        client.output,
-        client.memory,
-        if client.output > 0 { "rw" } else { "r" },
-        client.command,
-        if client.resp3 { 3 } else { 2 },
-        text(&client.library_name),
-        text(&client.library_version),
-    )
-}
-
-/// Brings the caller's own entry up to date.
-fn refresh(call: &mut Call<'_, '_>) {
-    let now = call.world.instant;
-    let me = call.world.clients.iter_mut().flatten().find(|c| c.id == call.session.id);
-    if let Some(client) = me {
-        client.update(call.session, now);
-    }
-}
-
-fn client_info(call: &mut Call<'_, '_>) -> CommandResult {
-    refresh(call);
-    let mut line = String::new();
-    if let Some(client) = call.world.clients.iter().flatten().find(|c| c.id == call.session.id) {
-        let _ = writeln!(line, "{}", describe(client, call.world));
-    }
-    call.reply.verbatim(line.as_bytes());
-    Ok(())
-}
-
-fn client_list(call: &mut Call<'_, '_>) -> CommandResult {
-    refresh(call);
-    let mut ids: Option<Vec<u64>> = None;
-    let mut none = false;
-    if let Some(option) = call.args.get(2) {
-        if option.eq_ignore_ascii_case(b"TYPE") && call.args.len() == 4 {
-            match call.args.at(3).to_ascii_lowercase().as_slice() {
-                b"normal" => {}
-                b"master" | b"replica" | b"slave" | b"pubsub" => none = true,
-                _ => {
-                    let mut text = b"ERR Unknown client type '".to_vec();
-                    text.extend_from_slice(call.args.at(3));
-                    text.push(b'\'');
-                    return Err(CommandError::Text(text));
-                }
-            }
-        } else if option.eq_ignore_ascii_case(b"ID") && call.args.len() > 3 {
-            let mut list = Vec::new();
-            for word in call.args.from(3) {
-                let id = integer(word).and_then(|id| u64::try_from(id).ok());
-                list.push(id.ok_or(CommandError::Fixed("ERR Invalid client ID"))?);
-            }
-            ids = Some(list);
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    let mut clients: Vec<&Client> = call
-        .world
-        .clients
-        .iter()
-        .flatten()
-        .filter(|client| !none && ids.as_ref().is_none_or(|ids| ids.contains(&client.id)))
-        .collect();
-    clients.sort_by_key(|client| client.id);
-    let mut text = String::new();
-    for client in clients {
-        let _ = writeln!(text, "{}", describe(client, call.world));
-    }
-    call.reply.verbatim(text.as_bytes());
-    Ok(())
-}
-
-fn client_help(call: &mut Call<'_, '_>) -> CommandResult {
-    let lines = [
-        ("GETNAME", "Return the name of the current connection."),
-        ("ID", "Return the ID of the current connection."),
-        ("INFO", "Return information about the current client connection."),
-        ("LIST [TYPE <type>] [ID <id> ...]", "Return information about client connections."),
-        ("NO-EVICT (ON|OFF)", "Protect current client connection from eviction."),
-        ("SETINFO (LIB-NAME|LIB-VER) <value>", "Tell which library the client uses."),
-        ("SETNAME <name>", "Assign the name <name> to the current connection."),
-    ];
-    help(call, "CLIENT", &lines)
 }
 
 /// The group's records.
@@ -431,128 +256,6 @@ pub(super) const COMMANDS: &[Command] = &[
         complexity: "O(1)",
         example: "QUIT",
         run: quit,
-        ..Command::BASE
-    },
-    Command {
-        name: "client",
-        arity: -2,
-        group: Group::Connection,
-        acl: acl::SLOW,
-        summary: "A container for client connection commands",
-        since: "2.4.0",
-        complexity: "Depends on subcommand",
-        example: "CLIENT id",
-        subcommands: &[
-            Command {
-                name: "client|id",
-                arity: 2,
-                flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::SLOW | acl::CONNECTION,
-                summary: "Returns the client ID for the current connection",
-                since: "5.0.0",
-                complexity: "O(1)",
-                example: "CLIENT ID",
-                run: client_id,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|info",
-                arity: 2,
-                flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::SLOW | acl::CONNECTION,
-                summary: "Returns information about the current client connection.",
-                since: "6.2.0",
-                complexity: "O(1)",
-                example: "CLIENT INFO",
-                run: client_info,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|list",
-                arity: -2,
-                syntax: "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [id: ID client-id \
-                         [client-id ...]]",
-                flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS | acl::CONNECTION,
-                summary: "Get the list of client connections",
-                since: "2.4.0",
-                complexity: "O(N) where N is the number of client connections",
-                example: "CLIENT LIST",
-                run: client_list,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|getname",
-                arity: 2,
-                flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::SLOW | acl::CONNECTION,
-                summary: "Get the current connection name",
-                since: "2.6.9",
-                complexity: "O(1)",
-                example: "CLIENT GETNAME",
-                run: client_getname,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|setname",
-                arity: 3,
-                syntax: "connection-name",
-                flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::SLOW | acl::CONNECTION,
-                summary: "Set the current connection name",
-                since: "2.6.9",
-                complexity: "O(1)",
-                example: "CLIENT SETNAME worker",
-                run: client_setname,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|setinfo",
-                arity: 4,
-                syntax: "<attr: LIB-NAME libname | LIB-VER libver>",
-                flags: flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::SLOW | acl::CONNECTION,
-                summary: "Set information about the client library",
-                since: "7.2.0",
-                complexity: "O(1)",
-                example: "CLIENT SETINFO LIB-NAME redis-py",
-                run: client_setinfo,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|no-evict",
-                arity: 3,
-                syntax: "<enabled: ON | OFF>",
-                flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS | acl::CONNECTION,
-                summary: "Set client eviction mode for the current connection",
-                since: "7.0.0",
-                complexity: "O(1)",
-                example: "CLIENT NO-EVICT on",
-                run: client_no_evict,
-                ..Command::BASE
-            },
-            Command {
-                name: "client|help",
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Connection,
-                acl: acl::SLOW | acl::CONNECTION,
-                summary: "Show helpful text about the different subcommands",
-                since: "5.0.0",
-                complexity: "O(1)",
-                example: "CLIENT HELP",
-                run: client_help,
-                ..Command::BASE
-            },
-        ],
         ..Command::BASE
     },
 ];

@@ -10,9 +10,10 @@ use super::connection::REDIS_VERSION;
 use lattis_replication::PeerInfo;
 
 use super::{Call, CommandError, CommandResult, OnKey};
+use crate::session::Session;
 use crate::stats::{COUNTERS, CounterRecord, Rate};
 use crate::usage::{self, Memory};
-use crate::world::{Client, World};
+use crate::world::World;
 
 /// What INFO without an argument shows, and what shows more than that in Redis.
 const ALL: [&str; 3] = ["default", "all", "everything"];
@@ -42,8 +43,9 @@ impl Facts<'_, '_, '_> {
         shown(of(&mut peers.iter()))
     }
 
-    fn clients(&self) -> impl Iterator<Item = &Client> {
-        self.world().clients.iter().flatten()
+    fn clients(&self) -> impl Iterator<Item = &Session> {
+        let others = self.world().clients.others().map(|(_, conn)| &conn.session);
+        others.chain([&*self.call.session])
     }
 }
 
@@ -100,12 +102,12 @@ const SECTIONS: &[(&str, &[Show])] = &[
             Field("cluster_connections", |_| shown(0)),
             Field("maxclients", |it| shown(it.world().config.maxclients)),
             Field("client_recent_max_input_buffer", |it| {
-                shown(it.clients().map(|client| client.input).max().unwrap_or(0))
+                shown(it.clients().map(|client| client.sizes.input).max().unwrap_or(0))
             }),
             Field("client_recent_max_output_buffer", |it| {
-                shown(it.clients().map(|client| client.output).max().unwrap_or(0))
+                shown(it.clients().map(|client| client.sizes.output).max().unwrap_or(0))
             }),
-            Field("blocked_clients", |it| shown(it.world().blocked_clients)),
+            Field("blocked_clients", |it| shown(it.world().clients.blocked())),
             Field("tracking_clients", |_| shown(0)),
         ],
     ),

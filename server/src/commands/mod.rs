@@ -4,6 +4,7 @@
 //! commands comes from them: lookup, arity checks, key extraction, what may stand in a transaction,
 //! COMMAND and its kin, documentation and ACL categories.
 
+mod clients;
 mod connection;
 mod crdt;
 mod dataflow;
@@ -342,13 +343,14 @@ impl<'a> Call<'a, '_> {
 
 /// All groups' records.
 pub fn all() -> impl Iterator<Item = &'static Command> + Clone {
-    const GROUPS: [&[Command]; 10] = [
+    const GROUPS: [&[Command]; 11] = [
         strings::COMMANDS,
         sets::COMMANDS,
         hashes::COMMANDS,
         keys::COMMANDS,
         transactions::COMMANDS,
         connection::COMMANDS,
+        clients::COMMANDS,
         server::COMMANDS,
         crdt::COMMANDS,
         dataflow::COMMANDS,

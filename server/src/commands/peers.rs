@@ -9,8 +9,7 @@ fn ask(call: &mut Call<'_, '_>, request: PeerRequest) -> CommandResult {
     if call.world.port.tell(ToPeers::Asked { client: call.session.id, request }).is_err() {
         return Err(CommandError::Fixed("ERR the peers' thread is busy, try again"));
     }
-    call.session.blocked = true;
-    call.world.blocked_clients += 1;
+    call.world.clients.wait(call.session);
     Ok(())
 }
 

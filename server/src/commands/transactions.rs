@@ -5,7 +5,7 @@
 //! but what is larger than one commit may be is refused as a whole.
 
 use super::{Call, Command, CommandError, CommandResult, Group, KeySpec, OnKey, access, acl, flag};
-use crate::stats::Counter;
+use crate::dispatch::{Caller, nested};
 
 fn multi(call: &mut Call<'_, '_>) -> CommandResult {
     if call.session.multi.is_some() {
@@ -44,32 +44,9 @@ fn exec(call: &mut Call<'_, '_>) -> CommandResult {
         call.reply.null_array();
         return Ok(());
     }
-    if let (Some(why), true) = (call.world.refuses(), queue.flags & flag::WRITE != 0) {
-        return Err(CommandError::aborted(&CommandError::text(why.to_owned())));
-    }
     call.reply.array(queue.len());
     for (command, args) in queue.iter() {
-        call.world.stats.add(Counter::Commands, 1);
-        let savepoint = call.txn.savepoint();
-        let mut reply = call.reply.reborrow();
-        reply.set_resp3(call.session.resp3);
-        let mark = reply.mark();
-        let result = (command.run)(&mut Call {
-            args,
-            session: &mut *call.session,
-            txn: &mut *call.txn,
-            reply,
-            world: &mut *call.world,
-        });
-        if let Err(error) = result {
-            if matches!(error, CommandError::TooLarge(_)) {
-                return Err(CommandError::aborted(&error));
-            }
-            call.txn.rollback(savepoint);
-            call.reply.truncate(mark);
-            call.reply.error(error.line());
-            call.world.stats.error(error.line());
-        }
+        nested(call, Caller::Exec, command, args).map_err(|error| CommandError::aborted(&error))?;
     }
     call.session.executed = Some(queue);
     Ok(())

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::output::Output;
 use super::request::Scanner;
 use super::stream::Stream;
+use crate::clients::Sizes;
 use crate::session::{Queue, Session};
 
 /// A fresh input buffer.
@@ -229,6 +230,18 @@ impl Conn {
     pub fn memory(&self) -> usize {
         let queue = self.session.multi.as_ref().map_or(0, Queue::size);
         self.input.memory() + self.out.memory() + queue
+    }
+
+    /// Takes note of the sizes of its buffers.
+    pub fn measure(&mut self) {
+        let (input, memory) = (self.input.pending(), self.memory());
+        self.session.sizes = Sizes {
+            input,
+            input_free: self.input.memory().saturating_sub(input),
+            output: self.unsent(),
+            chunks: self.out.chunks(),
+            memory,
+        };
     }
 
     /// Sends as much as the socket takes; the number of bytes.

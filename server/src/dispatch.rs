@@ -212,7 +212,7 @@ pub fn nested(
     let savepoint = call.txn.savepoint();
     let mut reply = call.reply.reborrow();
     reply.set_resp3(call.session.resp3);
-    let mark = reply.mark();
+    let (mark, is_leaving) = (reply.mark(), call.session.closing);
     let (session, world) = (&mut *call.session, &mut *call.world);
     let result = gate(world, session, command, caller).and_then(|()| {
         (command.run)(&mut Call { args, session, txn: &mut *call.txn, reply, world })
@@ -227,7 +227,12 @@ pub fn nested(
             Ok(())
         }
         Ok(()) => Ok(()),
+    }?;
+    if is_leaving {
+        // It gets no more.
+        call.reply.truncate(mark);
     }
+    Ok(())
 }
 
 /// Breaks the watch of those who watch what has changed.

@@ -17,7 +17,7 @@ use crate::crdt::set::SET;
 use crate::crdt::string::STRING;
 use crate::name::Slot;
 use crate::row::{Origins, Plain, Row, Sibling};
-use crate::small::{Rows, Small};
+use crate::small::{Reference, Rows, Small};
 
 const FORMAT: u8 = 6;
 /// One small collection and nothing else: its rows, and its birth.
@@ -454,13 +454,12 @@ fn encode_small(state: &SlotState, out: &mut Writer, origins: &mut Origins) {
         let known = copied.is_some() || birth.payload.is_empty();
         Some((small.refer(birth, origins).filter(|_| known)?, copied))
     });
-    let Some(((number, seq), copied)) = birth else {
+    let Some((reference, copied)) = birth else {
         out.u8(BY_ITSELF);
         return state.birth.encode(out, origins);
     };
     out.u8(if copied.is_some() { COPY } else { NEW });
-    out.varint(number);
-    out.varint(seq);
+    reference.write(out);
     if let Some((born, origin)) = copied {
         out.u64(born.0);
         out.varint(origins.intern(&origin));
@@ -474,7 +473,7 @@ fn decode_small(input: &mut Reader<'_>, origins: &Origins) -> Result<SlotState, 
     let birth = match input.u8()? {
         BY_ITSELF => Row::decode(input, origins)?,
         how @ (NEW | COPY) => {
-            let (dot, stamp) = small.referred((input.varint()?, input.varint()?), origins)?;
+            let (dot, stamp) = small.referred(Reference::read(input)?, origins)?;
             let payload = match how {
                 COPY => {
                     let born = input.hlc()?;

@@ -5,9 +5,10 @@
 //! commit have its stamp in common, and that is much of what a small row takes: a table has each stamp once,
 //! with an origin and a seq to reckon from, and a row has its number there.
 //!
-//! First comes the length of the table, then the table, then the rows in the order of their places: name,
-//! number of the stamp, seq less that of the table, payload. A row that is more than one write has number 0,
-//! and itself as [`Row::encode`] writes it.
+//! First comes the length of the table, then the table, then the rows in the order of their places: name, tag,
+//! payload. The tag is the number of the stamp and the seq less that of the table: two bits for numbers up to 2,
+//! or 3 and then the number, and above them the seq. A row that is more than one write has tag 0, and itself as
+//! [`Row::encode`] writes it.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -26,6 +27,25 @@ const MAX_ROW: usize = 256;
 
 /// The number of a row that is more than one write.
 const WHOLE: u64 = 0;
+/// No seq is as far from that of its stamp.
+const FAR: u64 = 1 << 60;
+/// In a tag: the number follows.
+const MORE: u64 = 3;
+
+fn write_tag(number: u64, seq: i64, out: &mut Writer) {
+    out.varint(zigzag(seq) << 2 | number.min(MORE));
+    if number >= MORE {
+        out.varint(number);
+    }
+}
+
+/// A number and a seq.
+#[inline]
+fn read_tag(input: &mut Reader<'_>) -> Result<(u64, i64), CodecError> {
+    let tag = input.varint()?;
+    let number = if tag & MORE == MORE { input.varint()? } else { tag & MORE };
+    Ok((number, unzigzag(tag >> 2)))
+}
 
 /// Whether a row may be one of a small collection.
 pub(crate) fn is_small(name: &[u8], row: &Row) -> bool {
@@ -53,8 +73,10 @@ impl Common {
         out.varint(self.seq);
     }
 
-    fn covers(&self, stamp: Stamp, origin: u64) -> bool {
-        self.stamp == stamp && self.origin == origin
+    /// Whether a write can be told by it: how far its seq is from here then.
+    fn covers(&self, stamp: Stamp, origin: u64, seq: u64) -> Option<i64> {
+        let away = seq.wrapping_sub(self.seq) as i64;
+        (self.stamp == stamp && self.origin == origin && away.unsigned_abs() < FAR).then_some(away)
     }
 }
 
@@ -84,6 +106,24 @@ pub(crate) struct Seen<'s> {
     rest: &'s [u8],
 }
 
+/// A write by the number of its stamp in the table, and its seq less that of there.
+#[derive(Clone, Copy)]
+pub(crate) struct Reference {
+    number: u64,
+    seq: i64,
+}
+
+impl Reference {
+    pub(crate) fn write(self, out: &mut Writer) {
+        write_tag(self.number, self.seq, out);
+    }
+
+    pub(crate) fn read(input: &mut Reader<'_>) -> Result<Reference, CodecError> {
+        let (number, seq) = read_tag(input)?;
+        Ok(Reference { number, seq })
+    }
+}
+
 fn zigzag(number: i64) -> u64 {
     (number << 1 ^ number >> 63) as u64
 }
@@ -107,8 +147,7 @@ impl<'s> Rows<'s> {
     #[inline]
     fn next(table: &'s [u8], input: &mut Reader<'s>) -> Result<(&'s [u8], Seen<'s>), CodecError> {
         let name = input.bytes()?;
-        let number = input.varint()?;
-        let seq = if number == WHOLE { 0 } else { unzigzag(input.varint()?) };
+        let (number, seq) = read_tag(input)?;
         Ok((name, Seen { table, number, seq, rest: input.bytes()? }))
     }
 
@@ -166,7 +205,7 @@ impl<'s> Rows<'s> {
                 row.row(origins)?;
                 continue;
             }
-            let common = commons.get(row.number as usize - 1);
+            let common = usize::try_from(row.number - 1).ok().and_then(|at| commons.get(at));
             let seq = common.and_then(|common| common.seq.checked_add_signed(row.seq));
             seq.ok_or(CodecError::Invalid("stamp"))?;
         }
@@ -272,20 +311,22 @@ impl Small {
     }
 
     /// The number in the table of what covers a write, and how far its seq is from there.
-    pub(crate) fn refer(&self, write: &Sibling, origins: &mut Origins) -> Option<(u64, u64)> {
+    pub(crate) fn refer(&self, write: &Sibling, origins: &mut Origins) -> Option<Reference> {
         let origin = origins.intern(&write.dot.origin);
         let mut commons = self.rows().commons().into_iter().zip(1..);
-        let (common, number) = commons.find(|(it, _)| it.covers(write.stamp, origin))?;
-        Some((number, zigzag(write.dot.seq.wrapping_sub(common.seq) as i64)))
+        commons.find_map(|(it, number)| {
+            let seq = it.covers(write.stamp, origin, write.dot.seq)?;
+            Some(Reference { number, seq })
+        })
     }
 
     /// The dot and the stamp that [`refer`](Small::refer) referred to.
     pub(crate) fn referred(
         &self,
-        (number, seq): (u64, u64),
+        Reference { number, seq }: Reference,
         origins: &Origins,
     ) -> Result<(Dot, Stamp), CodecError> {
-        let seen = Seen { table: self.rows().table, number, seq: unzigzag(seq), rest: &[] };
+        let seen = Seen { table: self.rows().table, number, seq, rest: &[] };
         let Common { stamp, origin, seq } = seen.common()?;
         let seq = seq.checked_add_signed(seen.seq).ok_or(CodecError::Invalid("seq"))?;
         Ok((Dot { origin: origins.get(origin)?, seq }, stamp))
@@ -304,14 +345,11 @@ struct Repacked {
 impl Repacked {
     fn keep(&mut self, name: &[u8], row: &Seen<'_>) {
         self.rows.bytes(name);
-        match row.number {
-            WHOLE => self.rows.varint(WHOLE),
-            number => {
-                let number = self.number_of(number as usize - 1);
-                self.rows.varint(number);
-                self.rows.varint(zigzag(row.seq));
-            }
-        }
+        let number = match row.number {
+            WHOLE => WHOLE,
+            number => self.number_of(number as usize - 1),
+        };
+        write_tag(number, row.seq, &mut self.rows);
         self.rows.bytes(row.rest);
     }
 
@@ -326,23 +364,22 @@ impl Repacked {
     fn put(&mut self, name: &[u8], row: &Row, origins: &mut Origins) {
         self.rows.bytes(name);
         let Some(Sibling { dot, stamp, payload }) = row.plain() else {
-            self.rows.varint(WHOLE);
+            write_tag(WHOLE, 0, &mut self.rows);
             let mut out = Writer::new();
             row.encode(&mut out, origins);
             return self.rows.bytes(out.as_slice());
         };
         let origin = origins.intern(&dot.origin);
-        let covers = |it: &Common| it.covers(*stamp, origin);
-        let number = match self.old.iter().position(covers) {
-            Some(old) => self.number_of(old),
+        let mut old = self.old.iter().enumerate();
+        let covered = old.find_map(|(at, it)| Some((at, it.covers(*stamp, origin, dot.seq)?)));
+        let (number, seq) = match covered {
+            Some((old, seq)) => (self.number_of(old), seq),
             None => {
                 self.table.push(Common { stamp: *stamp, origin, seq: dot.seq });
-                self.table.len() as u64
+                (self.table.len() as u64, 0)
             }
         };
-        self.rows.varint(number);
-        let base = self.table[number as usize - 1].seq;
-        self.rows.varint(zigzag(dot.seq.wrapping_sub(base) as i64));
+        write_tag(number, seq, &mut self.rows);
         self.rows.bytes(payload);
     }
 

@@ -377,7 +377,7 @@ impl<S: Store> Space<S> {
         visit: &mut dyn FnMut(&[u8], Shown<'_>) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let (types, hidden) = (self.types, self.headers[record].hidden);
-        self.visit_slot(key, slot, from, record, &mut |name, row, origins| {
+        self.visit_slot(key, slot, from, record, |name, row, origins| {
             let pass = |shown: Option<Shown<'_>>, visit: &mut dyn FnMut(&[u8], Shown<'_>) -> _| {
                 shown.map_or(ControlFlow::Continue(()), |it| visit(name, it))
             };
@@ -428,7 +428,7 @@ impl<S: Store> Space<S> {
         visit: &mut dyn FnMut(&[u8], &Row) -> ControlFlow<()>,
     ) -> Outcome<()> {
         let record = self.header(db, key)?;
-        self.visit_slot((db, key), slot, from, record, &mut |name, row, origins| {
+        self.visit_slot((db, key), slot, from, record, |name, row, origins| {
             Ok(visit(name, &row.row(origins)?))
         })
     }
@@ -449,7 +449,7 @@ impl<S: Store> Space<S> {
         }
         if header.derived.is_none() {
             let hidden = header.hidden;
-            return self.visit_slot((db, key), SET, from, place, &mut |member, row, origins| {
+            return self.visit_slot((db, key), SET, from, place, |member, row, origins| {
                 let visible = row.is_visible(hidden, origins)?;
                 Ok(if visible { visit(member) } else { ControlFlow::Continue(()) })
             });

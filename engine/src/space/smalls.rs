@@ -106,7 +106,7 @@ impl<S: Store> Space<S> {
         slot: Slot,
         from: Cursor,
         record: Place,
-        visit: &mut VisitLying<'_>,
+        mut visit: impl FnMut(&[u8], Lying<'_>, &Origins) -> Outcome<ControlFlow<()>>,
     ) -> Outcome<()> {
         self.pack_rows();
         if let Some(small) = self.small(record, slot) {
@@ -192,10 +192,6 @@ impl<S: Store> Space<S> {
     }
 }
 
-/// What visits rows of a collection: names, and where they lie, with the origins that they name by number.
-pub(super) type VisitLying<'v> =
-    dyn FnMut(&[u8], Lying<'_>, &Origins) -> Outcome<ControlFlow<()>> + 'v;
-
 /// A row that is one write, where it lies. Valid until rows change.
 #[derive(Clone, Copy)]
 pub(crate) enum Glanced {
@@ -235,9 +231,10 @@ impl<'l> Lying<'l> {
     /// Whether clients see it, of what was written after `hidden`.
     #[inline]
     pub(super) fn is_visible(self, hidden: Millis, origins: &Origins) -> Outcome<bool> {
-        match self.shown(hidden) {
-            Some(shown) => Ok(shown.is_some()),
-            None => Ok(self.row(origins)?.is_visible(hidden)),
-        }
+        let plain = match self {
+            Lying::Packed(value) => value.packed().and_then(plain).map(|it| it.is_visible(hidden)),
+            Lying::Small(seen) => seen.shown(hidden).map(|shown| shown.is_some()),
+        };
+        plain.map_or_else(|| Ok(self.row(origins)?.is_visible(hidden)), Ok)
     }
 }

@@ -130,9 +130,9 @@ const LOADS: &[Load] = &[
         let pairs = fields.flat_map(|at| [format!("field:{at:07}"), format!("value:{at:07}")]);
         words("HSET hash").into_iter().chain(pairs).collect()
     }),
-    ("hash of 5 small fields", 200_000, |at| small_hash(5, at)),
-    ("hash of 10 small fields", 200_000, |at| small_hash(10, at)),
-    ("set of 5 small members", 200_000, |at| {
+    ("hash of 5 small fields", 1_000_000, |at| small_hash(5, at)),
+    ("hash of 10 small fields", 1_000_000, |at| small_hash(10, at)),
+    ("set of 5 small members", 1_000_000, |at| {
         let members = (0..5).map(|member| format!("m{}", at + member));
         words(&format!("SADD set:{at:09}")).into_iter().chain(members).collect()
     }),

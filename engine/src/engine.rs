@@ -453,13 +453,13 @@ impl<S: Store> Engine<S> {
         self.store.sync()
     }
 
-    /// Whether whoever has seen that has seen every row of a db, and it can be cleared as a whole.
-    pub(crate) fn covers_all(&self, db: u16, context: &VersionVector) -> bool {
+    /// Whether whoever has seen that has seen every row, and a db can be cleared as a whole.
+    pub(crate) fn covers_all(&self, context: &VersionVector) -> bool {
         #[cfg(feature = "planted")]
         if self.config.planted == crate::planted::Planted::WholeClearTakesUnseen {
-            return self.space.is_separable(db);
+            return self.space.is_separable();
         }
-        self.space.is_separable(db) && context.covers(&self.vector)
+        self.space.is_separable() && context.covers(&self.vector)
     }
 
     /// Whether as much has gathered as should, so that the owner has to see to it that it is written. What

@@ -209,6 +209,11 @@ impl Header {
         self.singles.iter().map(|(slot, _)| *slot).chain(deadline)
     }
 
+    /// Whether the key has rows of a collection, and nothing else but a deadline.
+    pub(crate) fn is_just(&self, slot: Slot) -> bool {
+        self.singles.is_empty() && self.slots.iter().all(|state| state.slot == slot)
+    }
+
     /// Whether the key has rows of other types.
     pub(crate) fn holds_beside(&self, slot: Slot) -> bool {
         !self.slots.is_empty() || self.singles.iter().any(|(of, _)| *of != slot)

@@ -92,6 +92,8 @@ pub(crate) struct Space<S: Store> {
     expired: u64,
     /// What a change has done to views so far, to be taken back if the rest of it meets what cannot be read.
     steps: Vec<Step>,
+    /// Weights of views that were changed in this tick.
+    flown: usize,
     /// How many rows and ranges were given up in all.
     lost: u64,
     /// Whether anybody has met what cannot be read.
@@ -205,6 +207,7 @@ impl<S: Store> Space<S> {
             due: Due::default(),
             expired: 0,
             steps: Vec::new(),
+            flown: 0,
             lost: 0,
             unread: false,
             torn: false,
@@ -903,8 +906,15 @@ impl<S: Store> Space<S> {
         Ok(found)
     }
 
+    /// A tick begins.
     pub(crate) fn set_now(&mut self, now: Millis) {
         self.now = now;
+        self.flown = 0;
+    }
+
+    /// Weights of views that the tick has changed.
+    pub(crate) fn flown(&self) -> usize {
+        self.flown
     }
 
     /// The wall clock of the tick.

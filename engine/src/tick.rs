@@ -96,6 +96,11 @@ impl<S: Store> Tick<'_, S> {
         self.bytes + self.engine.draft.bytes()
     }
 
+    /// Weights of views that the tick has changed. Its owner begins no more once they are many.
+    pub fn flown(&self) -> usize {
+        self.engine.space.flown()
+    }
+
     /// Closes the commit that the transactions so far have made.
     fn close(&mut self) {
         let Engine { draft, space, vector, clock, .. } = &mut *self.engine;
@@ -212,7 +217,7 @@ impl<S: Store> Tick<'_, S> {
             self.spot(&RowKey::single(*db, key.clone(), STRING))?;
         }
         let (names, holes) = match clear.scope {
-            Scope::Db(db) if self.engine.covers_all(db, &clear.context) => {
+            Scope::Db(db) if self.engine.covers_all(&clear.context) => {
                 self.clear_whole(db, clear, dot)?;
                 Default::default()
             }

@@ -429,3 +429,87 @@ fn a_large_collection_goes_as_a_whole() {
     again.verify().unwrap();
     assert_eq!((sizes(&mut again), again.digest()), ((1, 0), engine.digest()));
 }
+
+fn bind(txn: &mut Txn<'_, MemStore>, target: &str, operator: &str, sources: &[&str], text: &str) {
+    let sources: Vec<Bytes> =
+        sources.iter().map(|it| Bytes::copy_from_slice(it.as_bytes())).collect();
+    txn.bind(0, target.as_bytes(), operator, &sources, text).unwrap();
+}
+
+/// What is derived from a large collection, and from nothing else, goes with it; what has more sources keeps
+/// what comes from those; and all of it comes back if the collection has not gone.
+#[test]
+fn views_go_with_what_they_are_derived_from() {
+    for alone in [true, false] {
+        let (mut engine, mut peer) = (open(1), open(2));
+        let members: Vec<Bytes> = (0..3_000).map(|it| Bytes::from(it.to_string())).collect();
+        let numbers = [Bytes::from_static(b"7"), Bytes::from_static(b"9999")];
+        transact(&mut engine, &mut peer, |txn| {
+            txn.set_add(0, b"set", &members).unwrap();
+            txn.set_add(0, b"more", &numbers).unwrap();
+            bind(txn, "half", "MAP", &["set"], "x / 2");
+            bind(txn, "even", "FILTER", &["set"], "x % 2 == 0");
+            bind(txn, "both", "UNION", &["half", "even"], "");
+            if !alone {
+                bind(txn, "all", "UNION", &["both", "more"], "");
+            }
+        });
+        write(&mut engine);
+        let lens = |txn: &mut Txn<'_, MemStore>| {
+            ["set", "half", "even", "both", "all"]
+                .map(|key| txn.set_len(0, key.as_bytes()).unwrap())
+        };
+        let all = if alone { 0 } else { 2_251 };
+        let full = [3_000, 1_500, 1_500, 2_250, all];
+        let left = [0, 0, 0, 0, if alone { 0 } else { 2 }];
+        {
+            let mut tick = engine.tick(NOW);
+            let mut txn = tick.txn();
+            assert_eq!(lens(&mut txn), full);
+            for clear in [true, false] {
+                let before = txn.savepoint();
+                match clear {
+                    true => assert!(txn.delete(0, b"set").unwrap()),
+                    false => txn.flush(0).unwrap(),
+                }
+                assert_eq!(lens(&mut txn), if clear { left } else { [0; 5] });
+                txn.set_add(0, b"set", &[Bytes::from_static(b"10")]).unwrap();
+                assert_eq!(txn.set_len(0, b"half").unwrap(), u64::from(clear));
+                txn.rollback(before);
+                assert_eq!(lens(&mut txn), full);
+            }
+        }
+        engine.verify().unwrap();
+        let sealed = transact(&mut engine, &mut peer, |txn| {
+            assert!(txn.delete(0, b"set").unwrap());
+            assert_eq!(lens(txn), left);
+        });
+        assert_eq!(clears(&sealed.unwrap()), 1);
+        transact(&mut peer, &mut engine, |txn| {
+            txn.set_add(0, b"set", &members[..10]).unwrap();
+        });
+        for node in [&mut engine, &mut peer] {
+            node.verify().unwrap();
+            let mut tick = node.tick(NOW);
+            assert_eq!(lens(&mut tick.txn())[..4], [10, 5, 5, 7]);
+        }
+        write(&mut engine);
+        while engine.rest() {}
+        let fresh = Fresh { node: NodeId(1), nonce: 3 };
+        let store = engine.store().copy();
+        let mut again = Engine::open(store, EngineConfig::default(), fresh, NOW).unwrap();
+        again.verify().unwrap();
+        // With the db the bindings go as well.
+        transact(&mut engine, &mut peer, |txn| txn.flush(0).unwrap());
+        for node in [&mut engine, &mut peer] {
+            node.verify().unwrap();
+            assert_eq!((sizes(node), node.active_bindings()), ((0, 0), 0));
+        }
+        assert_eq!(engine.digest(), peer.digest());
+        write(&mut engine);
+        let store = engine.store().copy();
+        let mut again = Engine::open(store, EngineConfig::default(), fresh, NOW).unwrap();
+        again.verify().unwrap();
+        assert_eq!((sizes(&mut again), again.active_bindings()), ((0, 0), 0));
+    }
+}

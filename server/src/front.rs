@@ -33,6 +33,8 @@ const COMMANDS_PER_TICK: usize = 8192;
 /// Bytes of requests executed and of replies produced in one tick, and of what it writes to the log. The
 /// command that passes it is the last one.
 const BYTES_PER_TICK: usize = 8 << 20;
+/// Weights of views changed in one tick; the command, or the commit, that passes it is the last one.
+const FLOWN_PER_TICK: usize = 2048;
 
 /// What a client from elsewhere is told that has to give no password, in Redis's words.
 const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and \
@@ -69,13 +71,22 @@ pub struct Work {
     /// Of requests and replies.
     pub bytes: usize,
     /// Of what the tick will write to the log: small requests may make much of it.
-    pub written: usize,
+    written: usize,
+    /// Weights of views that it has changed: one member may be in thousands of views.
+    flown: usize,
 }
 
 impl Work {
     /// Whether the tick's share is used up.
     pub fn is_full(&self) -> bool {
-        self.commands >= COMMANDS_PER_TICK || self.bytes.max(self.written) >= BYTES_PER_TICK
+        self.commands >= COMMANDS_PER_TICK
+            || self.bytes.max(self.written) >= BYTES_PER_TICK
+            || self.flown >= FLOWN_PER_TICK
+    }
+
+    /// Takes note of what the tick has done by now.
+    pub fn measure(&mut self, tick: &Tick<'_>) {
+        (self.written, self.flown) = (tick.bytes(), tick.flown());
     }
 }
 
@@ -95,6 +106,12 @@ impl Front {
     pub fn new(world: World, behind: Behind) -> Front {
         let (turn, work, remote) = (Turn::default(), Work::default(), Remote::default());
         Front { world, turn, work, remote, behind, pool: Pool::default() }
+    }
+
+    /// Whether clients or peers wait for a tick.
+    pub fn has_work(&self) -> bool {
+        let World { clients, port, .. } = &self.world;
+        clients.ready() > 0 || port.waiting() > 0 || self.remote.has_rest()
     }
 
     // ---- coming and going
@@ -263,7 +280,7 @@ impl Front {
                 if let Effect::Exec(queue) = &effect {
                     self.work.bytes += queue.size();
                 }
-                self.work.written = tick.bytes();
+                self.work.measure(tick);
                 conn.done.push(Done { reply, request: start, db, resp3, effect });
                 let limit = self.world.config.output_buffer_limit;
                 if limit > 0 && conn.unsent() > limit {

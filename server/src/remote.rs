@@ -28,6 +28,8 @@ const STAGE_BYTES: usize = 4 << 30;
 pub struct Remote {
     /// What to tell the peers' thread once the tick is sealed.
     answers: Vec<ToPeers>,
+    /// Commits that came together, and how many of them were applied: the tick's share was used up.
+    rest: Option<(Ticket, Vec<EncodedCommit>, usize)>,
     /// Tickets of commits that this tick has applied.
     applied: Vec<Ticket>,
     /// Everything of this epoch and before is refused: it may follow what was refused.
@@ -40,6 +42,13 @@ pub struct Remote {
     pub hold: Option<Option<LogPosition>>,
 }
 
+impl Remote {
+    /// Whether there is something left to apply.
+    pub fn has_rest(&self) -> bool {
+        self.rest.is_some()
+    }
+}
+
 impl Front {
     /// Takes their messages.
     pub fn serve_peers(&mut self, tick: &mut Tick<'_>, inspections: &mut Vec<Inspect>) {
@@ -48,9 +57,13 @@ impl Front {
             if self.work.is_full() {
                 break;
             }
+            if let Some((ticket, commits, from)) = self.remote.rest.take() {
+                self.apply(tick, ticket, commits, from);
+                continue;
+            }
             match port.next_message() {
                 None => break,
-                Some(FromPeers::Apply { ticket, commits }) => self.apply(tick, ticket, &commits),
+                Some(FromPeers::Apply { ticket, commits }) => self.apply(tick, ticket, commits, 0),
                 Some(FromPeers::Join { ticket, part, last }) => {
                     self.join(tick, ticket, &part, last);
                 }
@@ -68,8 +81,15 @@ impl Front {
         }
     }
 
-    /// Applies commits of a peer. What is refused makes everything refused that may follow from it.
-    fn apply(&mut self, tick: &mut Tick<'_>, ticket: Ticket, commits: &[EncodedCommit]) {
+    /// Applies commits of a peer, from one on, as many as the tick has room for. What is refused makes
+    /// everything refused that may follow from it.
+    fn apply(
+        &mut self,
+        tick: &mut Tick<'_>,
+        ticket: Ticket,
+        commits: Vec<EncodedCommit>,
+        from: usize,
+    ) {
         if self.remote.refused_epoch >= Some(ticket.epoch) {
             return;
         }
@@ -77,9 +97,14 @@ impl Front {
             return self.refuse_ticket(ticket, None, why);
         }
         self.remote.applied.push(ticket);
-        for commit in commits {
+        for (at, commit) in commits.iter().enumerate().skip(from) {
+            if self.work.is_full() {
+                note_changes(&mut self.world, &self.turn, tick);
+                self.remote.rest = Some((ticket, commits, at));
+                return;
+            }
             let applied = tick.apply(commit);
-            self.work.written = tick.bytes();
+            self.work.measure(tick);
             match applied {
                 Ok(applied) => self.world.stats.add(Counter::RemoteCommits, u64::from(applied)),
                 Err(why) => {

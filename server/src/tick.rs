@@ -167,8 +167,10 @@ impl Loop {
     /// How long until there is something to do that no event tells of.
     fn work_waits(&self) -> Duration {
         let front = &self.front;
-        let works =
-            self.engine.is_freezing() || self.accept_again || front.world.clients.ready() > 0;
+        let works = self.engine.is_freezing()
+            || self.accept_again
+            || front.world.clients.ready() > 0
+            || front.remote.has_rest();
         if works || front.world.port.waiting() > 0 {
             return Duration::ZERO;
         }
@@ -255,7 +257,11 @@ impl Loop {
         let (may_expire, is_due) = (self.may_expire(), self.is_due());
         let front = &mut self.front;
         let due = may_expire && is_due;
-        if front.world.clients.ready() == 0 && front.world.port.waiting() == 0 && !due {
+        if front.world.clients.ready() == 0
+            && front.world.port.waiting() == 0
+            && !front.remote.has_rest()
+            && !due
+        {
             front.world.refuse_writes = refused.or(front.world.refuse_writes.take());
             front.tell_peers();
             front.send_replies();

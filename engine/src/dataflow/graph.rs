@@ -145,6 +145,13 @@ impl Graph {
         Some(node)
     }
 
+    /// Forgets all bindings of a db, which are between its keys alone. Cost: all bindings.
+    pub(crate) fn clear(&mut self, db: u16) {
+        self.nodes.retain(|(of, _), _| *of != db);
+        self.wanted.retain(|(of, _), _| *of != db);
+        self.feeds.retain(|(of, _), _| *of != db);
+    }
+
     /// Takes the edges out by which an active node is fed.
     fn disconnect(&mut self, target: &Target, node: &Node) {
         for (input, source) in node.sources(target.0).enumerate() {
@@ -262,6 +269,19 @@ impl Graph {
     /// Whether a key feeds anything.
     pub(crate) fn is_source(&self, key: &Target) -> bool {
         self.feeds.contains_key(key)
+    }
+
+    /// Whether all that a key feeds, directly or not, is fed by nothing else.
+    pub(crate) fn feeds_alone(&self, source: &Target) -> bool {
+        let mut known = BTreeSet::from([source.clone()]);
+        for target in self.fed_by(source) {
+            let sources = self.node(&target).map(|node| node.sources(target.0));
+            if sources.into_iter().flatten().any(|source| !known.contains(&source)) {
+                return false;
+            }
+            known.insert(target);
+        }
+        true
     }
 
     /// The active binding of a target.

@@ -9,7 +9,7 @@ use super::stored::{Kept, Stored};
 use super::whole::ranges;
 use crate::codec::{Parts, Reader, Writer};
 use crate::header::Header;
-use crate::name::{Slot, hash};
+use crate::name::hash;
 use crate::open::Open;
 use crate::pages::{Epoch, LARGE, Lookup, Name, Pages, TreeId, Value, Walk};
 use crate::row::{Origins, Row};
@@ -349,19 +349,16 @@ impl<S: Store> Resident<S> {
         }
     }
 
-    /// Takes the rows of a collection out of memory, if any are there, and tells where they lie in the store.
-    pub(super) fn detach_slot(
+    /// Takes the rows of a prefix out of memory, if any are there, and tells where they lie in the store.
+    pub(super) fn detach_tree(
         &mut self,
-        db: u16,
-        key: &[u8],
-        slot: Slot,
+        family: Family,
+        prefix: &[u8],
     ) -> (Option<(TreeId, Epoch)>, Hole) {
-        let mut from = Vec::new();
-        keys::slot_prefix(&mut from, db, key, slot);
-        let tree = self.pages.find_tree(Family::Data, &from);
+        let tree = self.pages.find_tree(family, prefix);
         let detached = tree.map(|tree| (tree, self.pages.detach_tree(tree)));
-        let to = keys::prefix_end(&from);
-        (detached, Hole { family: Family::Data, from, to, why: String::new() })
+        let (from, to) = (prefix.to_vec(), keys::prefix_end(prefix));
+        (detached, Hole { family, from, to, why: String::new() })
     }
 
     /// The dbs that may have keys.

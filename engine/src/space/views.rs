@@ -110,6 +110,7 @@ impl<S: Store> Space<S> {
         let header = self.header(*db, key)?;
         let Some(mut elements) = self.headers[header].derived else { return Ok(Vec::new()) };
         let mut shown = Vec::new();
+        self.flown += changes.len();
         for Change { element, weight } in changes {
             let place = self.weight_place(*db, key, &element)?;
             self.derived.pin(place);
@@ -142,7 +143,12 @@ impl<S: Store> Space<S> {
         Ok(())
     }
 
-    fn set_elements(&mut self, db: u16, place: Place, elements: Option<u64>) -> Option<u64> {
+    pub(super) fn set_elements(
+        &mut self,
+        db: u16,
+        place: Place,
+        elements: Option<u64>,
+    ) -> Option<u64> {
         let before = Counted::of(&self.headers[place]);
         let old = std::mem::replace(&mut self.headers[place].derived, elements);
         let after = Counted::of(&self.headers[place]);
@@ -181,6 +187,11 @@ impl<S: Store> Space<S> {
     /// others now.
     fn set_binding(&mut self, target: &Target, row: Row) -> (Row, Vec<Target>) {
         let changed = self.graph.change(target, &row);
+        (self.put_binding(target, row), changed)
+    }
+
+    /// Stores a binding row in place of the one that its target has, which is returned.
+    pub(super) fn put_binding(&mut self, target: &Target, row: Row) -> Row {
         let mut stored = Writer::new();
         let is_there = !row.is_empty();
         row.save(&mut stored, &mut self.resident.origins);
@@ -189,7 +200,7 @@ impl<S: Store> Space<S> {
             true => self.bindings.insert(target.clone(), row),
             false => self.bindings.remove(target),
         };
-        (old.unwrap_or_default(), changed)
+        old.unwrap_or_default()
     }
 
     /// Computes anew what derives from a key of which rows were given up.

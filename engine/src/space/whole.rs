@@ -3,7 +3,8 @@
 //! A clear of a db detaches its rows in memory, gives up its ranges of the store, and takes from the digest
 //! what the db has of it: O(1), however many there are. So does one of a large collection. What cannot be
 //! taken together are rows with counters, of which a clear leaves residue (MODEL M2): in a db they are looked
-//! for, if there are any, and cleared one by one.
+//! for, if there are any, and cleared one by one. Views go with what they are derived from, if that is all that
+//! they are derived from.
 
 use std::ops::ControlFlow;
 
@@ -13,6 +14,8 @@ use super::expiring::Expiring;
 use super::{Counted, Outcome, Space, unreadable};
 use crate::causal::LogPosition;
 use crate::codec::{CodecError, Reader, Writer};
+use crate::crdt::set::SET;
+use crate::dataflow::graph::Target;
 use crate::header::{Header, Lie, Sums};
 use crate::name::{Cursor, RowKey, Slot};
 use crate::open::Place;
@@ -38,6 +41,8 @@ pub(crate) struct ClearedSlot {
     /// Its rows in memory.
     tree: Option<(TreeId, Epoch)>,
     of_record: OfRecord,
+    /// What is derived from it and from nothing else.
+    views: Vec<ClearedView>,
 }
 
 /// What a key's record says of the rows of a collection that lie apart.
@@ -55,6 +60,15 @@ pub(crate) struct ClearedDb {
     sums: Sums,
     count: u64,
     expiring: Expiring,
+    bindings: Vec<(Target, Row)>,
+}
+
+/// A view as it was.
+struct ClearedView {
+    target: Target,
+    /// Its elements in memory.
+    tree: Option<(TreeId, Epoch)>,
+    elements: Option<u64>,
 }
 
 /// An entry of a list by db.
@@ -83,12 +97,9 @@ impl<S: Store> Space<S> {
         self.sums.get(usize::from(db)).is_some_and(|sums| sums.digest != 0)
     }
 
-    /// Whether a db can be cleared as a whole: what is kept of it is known, nothing is derived in it, and
-    /// nothing was given up.
-    pub(crate) fn is_separable(&self, db: u16) -> bool {
-        let bound = self.bindings.range((db, Bytes::new())..).next();
-        let bound = bound.is_some_and(|((of, _), _)| *of == db);
-        self.undivided == 0 && self.lost == 0 && !bound
+    /// Whether a db can be cleared as a whole: what is kept of it is known, and nothing was given up.
+    pub(crate) fn is_separable(&self) -> bool {
+        self.undivided == 0 && self.lost == 0
     }
 
     /// The rows of a db that have counter entries. Cost: all rows of the db, if there is one.
@@ -135,10 +146,17 @@ impl<S: Store> Space<S> {
         Ok(found)
     }
 
-    /// Takes all rows of a db away, from memory and store. Whoever holds places of rows has to look for them
-    /// again. O(rows that the tick has open).
+    /// Takes all rows of a db away, its bindings too, from memory and store. Whoever holds places of rows has
+    /// to look for them again. O(rows that the tick has open, bindings).
     pub(crate) fn clear_db(&mut self, db: u16) -> Cleared {
         self.close();
+        let bound = self.bindings.range((db, Bytes::new())..).take_while(|(it, _)| it.0 == db);
+        let bindings: Vec<(Target, Row)> =
+            bound.map(|(it, row)| (it.clone(), row.clone())).collect();
+        for (target, _) in &bindings {
+            self.put_binding(target, Row::default());
+        }
+        self.graph.clear(db);
         let epoch = self.resident.detach(db, self.generation);
         self.note_clear(db);
         Cleared::Db(ClearedDb {
@@ -147,16 +165,21 @@ impl<S: Store> Space<S> {
             sums: std::mem::take(at(&mut self.sums, db)),
             count: std::mem::take(at(&mut self.counts, db)),
             expiring: std::mem::take(at(&mut self.expiring, db)),
+            bindings,
         })
     }
 
     /// The collections of a key that are large and can be taken away as a whole: what is kept of them is
-    /// known, they have no counters, nothing is derived from them.
+    /// known, they have no counters, and what is derived from them goes with them, or nothing is.
     pub(crate) fn separable_slots(&mut self, db: u16, key: &Bytes) -> Outcome<Vec<Slot>> {
-        if self.lost > 0 || self.graph.is_source(&(db, key.clone())) {
+        let place = self.header(db, key)?;
+        let source = (db, key.clone());
+        if self.lost > 0
+            || self.graph.is_source(&source)
+                && !(self.headers[place].is_just(SET) && self.graph.feeds_alone(&source))
+        {
             return Ok(Vec::new());
         }
-        let place = self.header(db, key)?;
         let large = self.headers[place].slots.iter().filter(|state| {
             state.stored > FEW && state.sums().is_some_and(|sums| sums.counters == 0)
         });
@@ -168,10 +191,36 @@ impl<S: Store> Space<S> {
     pub(crate) fn clear_slot(&mut self, db: u16, key: &Bytes, slot: Slot) -> Outcome<Cleared> {
         self.close();
         let place = self.header(db, key)?;
-        let (tree, range) = self.resident.detach_slot(db, key, slot);
-        self.resident.erased.push((self.generation, range));
+        let tree = self.take_away(Family::Data, &slot_prefix(db, key, slot));
         let of_record = self.exchange_slot(place, (db, key), slot, OfRecord::default());
-        Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, of_record }))
+        let mut views = Vec::new();
+        for target in self.graph.fed_by(&(db, key.clone())) {
+            let place = self.header(target.0, &target.1)?;
+            let mut prefix = Vec::new();
+            keys::element_prefix(&mut prefix, target.0, &target.1);
+            let tree = self.take_away(Family::Derived, &prefix);
+            self.headers.pin(place);
+            let elements = self.set_elements(target.0, place, Some(0));
+            self.note_change(target.0, &target.1);
+            views.push(ClearedView { target, tree, elements });
+        }
+        Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, of_record, views }))
+    }
+
+    /// Takes the rows of a prefix away, from memory, and from the store with this generation.
+    fn take_away(&mut self, family: Family, prefix: &[u8]) -> Option<(TreeId, Epoch)> {
+        let (tree, range) = self.resident.detach_tree(family, prefix);
+        self.resident.erased.push((self.generation, range));
+        tree
+    }
+
+    /// Undoes that.
+    fn take_back(&mut self, family: Family, prefix: &[u8], tree: Option<(TreeId, Epoch)>) {
+        let (_, range) = self.resident.detach_tree(family, prefix);
+        self.resident.take_back(&range);
+        if let Some((tree, epoch)) = tree {
+            self.resident.pages.attach_tree(tree, epoch);
+        }
     }
 
     /// Puts what a key's record says of a collection in place of what it said, which is returned.
@@ -203,13 +252,17 @@ impl<S: Store> Space<S> {
     pub(crate) fn restore(&mut self, cleared: Cleared) -> Outcome<()> {
         match cleared {
             Cleared::Db(cleared) => self.restore_db(cleared),
-            Cleared::Slot(ClearedSlot { db, key, slot, tree, of_record }) => {
+            Cleared::Slot(ClearedSlot { db, key, slot, tree, of_record, views }) => {
                 self.close();
-                let (_, range) = self.resident.detach_slot(db, &key, slot);
-                self.resident.take_back(&range);
-                if let Some((tree, epoch)) = tree {
-                    self.resident.pages.attach_tree(tree, epoch);
+                for ClearedView { target, tree, elements } in views {
+                    let mut prefix = Vec::new();
+                    keys::element_prefix(&mut prefix, target.0, &target.1);
+                    self.take_back(Family::Derived, &prefix, tree);
+                    let place = self.header(target.0, &target.1)?;
+                    self.headers.pin(place);
+                    self.set_elements(target.0, place, elements);
                 }
+                self.take_back(Family::Data, &slot_prefix(db, &key, slot), tree);
                 let place = self.header(db, &key)?;
                 self.exchange_slot(place, (db, &key), slot, of_record);
             }
@@ -219,8 +272,12 @@ impl<S: Store> Space<S> {
 
     fn restore_db(&mut self, cleared: ClearedDb) {
         self.close();
-        let ClearedDb { db, epoch, sums, count, expiring } = cleared;
+        let ClearedDb { db, epoch, sums, count, expiring, bindings } = cleared;
         self.resident.attach(db, epoch);
+        for (target, row) in bindings {
+            self.graph.change(&target, &row);
+            self.put_binding(&target, row);
+        }
         self.note_clear(db);
         *at(&mut self.sums, db) = sums;
         *at(&mut self.counts, db) = count;
@@ -264,6 +321,12 @@ fn decode(record: &[u8], position: LogPosition) -> Result<Option<Vec<Sums>>, Cod
     }
     input.end()?;
     Ok(Some(kept))
+}
+
+fn slot_prefix(db: u16, key: &[u8], slot: Slot) -> Vec<u8> {
+    let mut prefix = Vec::new();
+    keys::slot_prefix(&mut prefix, db, key, slot);
+    prefix
 }
 
 /// The ranges of the store in which a db's rows lie.

@@ -159,7 +159,7 @@ impl<S: Store> Txn<'_, S> {
         if let Scope::Db(db) = clear.scope
             && since.is_none()
             && !give_up
-            && self.engine.space.is_separable(db)
+            && self.engine.space.is_separable()
         {
             return self.clear_whole(db, clear);
         }

@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub max_effects: usize,
     /// Bytes of names and values that one transaction may write at most; what has more is refused.
     pub max_bytes: usize,
+    /// Elements of sources that are read at once for a view; one over more is built in slices.
+    pub build_at_once: u64,
     /// The types that rows can be of.
     pub types: &'static Types,
     /// Faults to show, for the simulator.
@@ -63,6 +65,7 @@ impl Default for EngineConfig {
             log_max_bytes: 256 << 20,
             max_effects: MAX_EFFECTS,
             max_bytes: MAX_BYTES,
+            build_at_once: 4096,
             types: &TYPES,
             #[cfg(feature = "planted")]
             planted: crate::planted::Planted::None,
@@ -275,7 +278,7 @@ impl<S: Store> Engine<S> {
             state.counts,
             state.position,
             config.types,
-            config.cache_bytes,
+            (config.cache_bytes, config.build_at_once),
             fresh.nonce,
         )?;
         #[cfg(feature = "planted")]
@@ -441,6 +444,17 @@ impl<S: Store> Engine<S> {
     /// The earliest deadline: the latest time at which the next tick should be.
     pub fn next_deadline(&self) -> Option<Millis> {
         self.space.next_deadline()
+    }
+
+    /// Between ticks: reads so many elements more into the views that are being built. True if there is more
+    /// to do. After an error nothing was read.
+    pub fn build_views(&mut self, elements: usize) -> Result<bool, StoreError> {
+        self.space.build(elements)
+    }
+
+    /// How many views are being built.
+    pub fn views_building(&self) -> usize {
+        self.space.views_building()
     }
 
     /// Whether to list changed keys for [`Tick::take_changed`](crate::Tick::take_changed).

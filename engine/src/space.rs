@@ -9,6 +9,7 @@
 //! what has changed stays until it has reached the store: all of it since the last time goes there as one
 //! *generation* ([`Space::freeze`]).
 
+mod building;
 mod deadlines;
 mod due;
 mod expiring;
@@ -41,6 +42,7 @@ use crate::row::{Origins, Row, Shown};
 use crate::small::Small;
 use crate::store::{Family, Hole, Run, Store, StoreError, keys};
 
+use building::{Building, Emptied};
 use due::Due;
 pub(crate) use expiring::Counted;
 use expiring::Expiring;
@@ -71,6 +73,10 @@ pub(crate) struct Space<S: Store> {
     derived: Open<u64>,
     bindings: BTreeMap<Target, Row>,
     graph: Graph,
+    /// Views that are built in slices.
+    building: Building,
+    /// Elements of sources that are read at once for a view.
+    at_once: u64,
     /// How many origins the store has, and will have once the frozen generation is written.
     origins_stored: usize,
     origins_frozen: usize,
@@ -119,6 +125,10 @@ pub(crate) enum Step {
     Weight(Place, u64),
     /// How many elements a key of a db shows, by its record.
     Elements(u16, Place, Option<u64>),
+    /// All elements of a view.
+    Emptied(Emptied),
+    /// Nothing: a view that had been emptied is to be built in slices.
+    Began(Target),
 }
 
 /// Where a row lies in memory. Valid until the tick ends, and different for different rows.
@@ -184,7 +194,7 @@ impl<S: Store> Space<S> {
         counts: Vec<u64>,
         position: LogPosition,
         types: &'static Types,
-        limit: usize,
+        (limit, at_once): (usize, u64),
         seed: u64,
     ) -> Outcome<Space<S>> {
         let origins = load_origins(&store)?;
@@ -196,6 +206,8 @@ impl<S: Store> Space<S> {
             derived: Open::new(seed),
             bindings: BTreeMap::new(),
             graph: Graph::default(),
+            building: Building::default(),
+            at_once,
             origins_stored: 0,
             origins_frozen: 0,
             sums: Vec::new(),
@@ -223,6 +235,7 @@ impl<S: Store> Space<S> {
         space.lost = load_lost(&space.resident.store)?;
         space.load_bindings()?;
         space.load_sums(position, digest)?;
+        space.load_building()?;
         space.load_expiring(position)?;
         space.fill_window()?;
         Ok(space)

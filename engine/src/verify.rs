@@ -117,6 +117,9 @@ fn compare<S: Store>(engine: &mut Engine<S>) -> Result<Result<(), String>, Store
         let mut weights: BTreeMap<Bytes, i64> = BTreeMap::new();
         for (input, source) in definition.sources.iter().enumerate() {
             for element in views.get(&(target.0, source.clone())).into_iter().flatten() {
+                if !space.has_reached(&target, input, element) {
+                    continue;
+                }
                 let mut out = Vec::new();
                 operator.step(input, &Change { element: element.clone(), weight: 1 }, &mut out);
                 for change in out {

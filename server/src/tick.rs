@@ -42,6 +42,8 @@ const ACCEPTS_PER_TICK: usize = 1000;
 const EXPIRED_PER_TICK: usize = 250;
 /// Rows that are taken between two ticks, to be written behind: a third of a millisecond.
 const FROZEN: usize = 4096;
+/// Elements that are read for views between two ticks: a millisecond.
+const BUILT: usize = 256;
 /// When to look again whether rows are written that keys to be expired wait for.
 const WRITTEN_SOON: Duration = Duration::from_millis(5);
 /// How far the hybrid clock may be ahead of the wall clock, in ms, before it is told.
@@ -66,6 +68,8 @@ pub struct Loop {
     ebb: Ebb,
     /// Connections may wait in the backlog.
     accept_again: bool,
+    /// Views are being built.
+    building: bool,
     front: Front,
 }
 
@@ -109,6 +113,7 @@ impl Loop {
             clock_led: false,
             ebb: Ebb::default(),
             accept_again: false,
+            building: false,
             front: Front::new(parts.world, parts.behind),
         })
     }
@@ -140,6 +145,7 @@ impl Loop {
                 self.engine.hold_log(from);
             }
             self.write_behind();
+            self.build_views();
             let World { rates, stats, instant, .. } = &mut self.front.world;
             rates.sample(stats, *instant, CRON);
             let now = self.front.world.instant;
@@ -167,11 +173,8 @@ impl Loop {
     /// How long until there is something to do that no event tells of.
     fn work_waits(&self) -> Duration {
         let front = &self.front;
-        let works = self.engine.is_freezing()
-            || self.accept_again
-            || front.world.clients.ready() > 0
-            || front.remote.has_rest();
-        if works || front.world.port.waiting() > 0 {
+        let works = self.engine.is_freezing() || self.accept_again || self.may_build();
+        if works || front.has_work() {
             return Duration::ZERO;
         }
         match self.engine.next_deadline() {
@@ -257,11 +260,7 @@ impl Loop {
         let (may_expire, is_due) = (self.may_expire(), self.is_due());
         let front = &mut self.front;
         let due = may_expire && is_due;
-        if front.world.clients.ready() == 0
-            && front.world.port.waiting() == 0
-            && !front.remote.has_rest()
-            && !due
-        {
+        if !front.has_work() && !due {
             front.world.refuse_writes = refused.or(front.world.refuse_writes.take());
             front.tell_peers();
             front.send_replies();
@@ -349,6 +348,26 @@ impl Loop {
         }
         if let Some(generation) = self.engine.freeze_some(FROZEN) {
             self.front.behind.write(generation, now);
+        }
+    }
+
+    /// Whether views are being built that can go on.
+    fn may_build(&self) -> bool {
+        let waits = !self.engine.has_room() && self.front.behind.is_writing();
+        self.building && !waits && self.front.world.instant >= self.quiet_until
+    }
+
+    /// Builds views a little further.
+    fn build_views(&mut self) {
+        self.building = self.engine.views_building() > 0;
+        if self.may_build() {
+            match self.engine.build_views(BUILT) {
+                Ok(more) => self.building = more,
+                Err(error) => {
+                    tracing::warn!("a view could not be built further: {error}");
+                    self.quiet_until = self.front.world.instant + RETRY;
+                }
+            }
         }
     }
 

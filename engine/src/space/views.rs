@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::building::Progress;
 use super::follow::{Flip, KeyChange};
 use super::stored::{Stored, is_unreadable};
 use super::{Counted, Outcome, Space, Step, corrupt, whole};
@@ -89,7 +90,11 @@ impl<S: Store> Space<S> {
                 for (place, input) in self.graph.feeds_by_rank(&source) {
                     let Some(node) = self.graph.node(&place.1) else { continue };
                     let mut out = Vec::new();
-                    changes.iter().for_each(|change| node.step(input, change, &mut out));
+                    for change in &changes {
+                        if self.building.takes(&place.1, input, &change.element) {
+                            node.step(input, change, &mut out);
+                        }
+                    }
                     let net = open.entry(place).or_default();
                     for Change { element, weight } in out {
                         *net.entry(element).or_default() += weight;
@@ -105,7 +110,11 @@ impl<S: Store> Space<S> {
     }
 
     /// Adds weights to the elements of a derived key; what came into sight or went out of it is returned.
-    fn add_weights(&mut self, target: &Target, changes: Vec<Change>) -> Outcome<Vec<Change>> {
+    pub(super) fn add_weights(
+        &mut self,
+        target: &Target,
+        changes: Vec<Change>,
+    ) -> Outcome<Vec<Change>> {
         let (db, key) = target;
         let header = self.header(*db, key)?;
         let Some(mut elements) = self.headers[header].derived else { return Ok(Vec::new()) };
@@ -162,6 +171,12 @@ impl<S: Store> Space<S> {
             match step {
                 Step::Weight(place, old) => self.derived[place] = old,
                 Step::Elements(db, place, old) => drop(self.set_elements(db, place, old)),
+                Step::Began(target) => self.set_building(&target, None),
+                Step::Emptied(emptied) => {
+                    if self.fill_view(emptied).is_err() {
+                        self.tear();
+                    }
+                }
             }
         }
     }
@@ -212,31 +227,18 @@ impl<S: Store> Space<S> {
     /// Computes the elements of some targets, sources first, as the graph has them now.
     fn compute_anew(&mut self, affected: &[Target]) -> Outcome<()> {
         for target in affected {
-            let mut elements = Vec::new();
-            let place = self.header(target.0, &target.1)?;
-            if self.headers[place].derived.is_some() {
-                let mut holes = Vec::new();
-                let tree = self.derived_tree(target.0, &target.1, place);
-                self.resident.pack(&mut self.derived);
-                self.resident.walk_rows(tree, 0, Some(&mut holes), &mut |element, _: &u64| {
-                    elements.push(Bytes::copy_from_slice(element));
-                    ControlFlow::Continue(())
-                })?;
-                self.erase(holes);
-            }
-            for element in elements {
-                let place = self.weight_place(target.0, &target.1, &element)?;
-                self.derived.pin(place);
-                let old = std::mem::replace(&mut self.derived[place], 0);
-                self.steps.push(Step::Weight(place, old));
-            }
-            self.set_derived(target, None)?;
+            self.empty_view(target)?;
         }
         for target in affected {
             let Some(node) = self.graph.node(target) else { continue };
             node.begin();
             let sources = node.definition.sources.clone();
             self.set_derived(target, Some(0))?;
+            if self.is_long(target)? {
+                self.set_building(target, Some(Progress::default()));
+                self.steps.push(Step::Began(target.clone()));
+                continue;
+            }
             for (input, source) in sources.iter().enumerate() {
                 let mut elements = Vec::new();
                 self.visit_elements(target.0, source, Cursor::START, &mut |element| {

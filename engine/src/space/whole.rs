@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::building::Progress;
 use super::expiring::Expiring;
 use super::{Counted, Outcome, Space, unreadable};
 use crate::causal::LogPosition;
@@ -61,6 +62,8 @@ pub(crate) struct ClearedDb {
     count: u64,
     expiring: Expiring,
     bindings: Vec<(Target, Row)>,
+    /// Views that were building.
+    building: Vec<(Target, Progress)>,
 }
 
 /// A view as it was.
@@ -69,6 +72,7 @@ struct ClearedView {
     /// Its elements in memory.
     tree: Option<(TreeId, Epoch)>,
     elements: Option<u64>,
+    progress: Option<Progress>,
 }
 
 /// An entry of a list by db.
@@ -153,8 +157,13 @@ impl<S: Store> Space<S> {
         let bound = self.bindings.range((db, Bytes::new())..).take_while(|(it, _)| it.0 == db);
         let bindings: Vec<(Target, Row)> =
             bound.map(|(it, row)| (it.clone(), row.clone())).collect();
+        let mut building = Vec::new();
         for (target, _) in &bindings {
             self.put_binding(target, Row::default());
+            if let Some(progress) = self.building.of(target) {
+                self.set_building(target, None);
+                building.push((target.clone(), progress));
+            }
         }
         self.graph.clear(db);
         let epoch = self.resident.detach(db, self.generation);
@@ -166,6 +175,7 @@ impl<S: Store> Space<S> {
             count: std::mem::take(at(&mut self.counts, db)),
             expiring: std::mem::take(at(&mut self.expiring, db)),
             bindings,
+            building,
         })
     }
 
@@ -202,20 +212,27 @@ impl<S: Store> Space<S> {
             self.headers.pin(place);
             let elements = self.set_elements(target.0, place, Some(0));
             self.note_change(target.0, &target.1);
-            views.push(ClearedView { target, tree, elements });
+            let progress = self.building.of(&target);
+            self.set_building(&target, None);
+            views.push(ClearedView { target, tree, elements, progress });
         }
         Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, of_record, views }))
     }
 
     /// Takes the rows of a prefix away, from memory, and from the store with this generation.
-    fn take_away(&mut self, family: Family, prefix: &[u8]) -> Option<(TreeId, Epoch)> {
+    pub(super) fn take_away(&mut self, family: Family, prefix: &[u8]) -> Option<(TreeId, Epoch)> {
         let (tree, range) = self.resident.detach_tree(family, prefix);
         self.resident.erased.push((self.generation, range));
         tree
     }
 
     /// Undoes that.
-    fn take_back(&mut self, family: Family, prefix: &[u8], tree: Option<(TreeId, Epoch)>) {
+    pub(super) fn take_back(
+        &mut self,
+        family: Family,
+        prefix: &[u8],
+        tree: Option<(TreeId, Epoch)>,
+    ) {
         let (_, range) = self.resident.detach_tree(family, prefix);
         self.resident.take_back(&range);
         if let Some((tree, epoch)) = tree {
@@ -254,13 +271,14 @@ impl<S: Store> Space<S> {
             Cleared::Db(cleared) => self.restore_db(cleared),
             Cleared::Slot(ClearedSlot { db, key, slot, tree, of_record, views }) => {
                 self.close();
-                for ClearedView { target, tree, elements } in views {
+                for ClearedView { target, tree, elements, progress } in views {
                     let mut prefix = Vec::new();
                     keys::element_prefix(&mut prefix, target.0, &target.1);
                     self.take_back(Family::Derived, &prefix, tree);
                     let place = self.header(target.0, &target.1)?;
                     self.headers.pin(place);
                     self.set_elements(target.0, place, elements);
+                    self.set_building(&target, progress);
                 }
                 self.take_back(Family::Data, &slot_prefix(db, &key, slot), tree);
                 let place = self.header(db, &key)?;
@@ -272,11 +290,14 @@ impl<S: Store> Space<S> {
 
     fn restore_db(&mut self, cleared: ClearedDb) {
         self.close();
-        let ClearedDb { db, epoch, sums, count, expiring, bindings } = cleared;
+        let ClearedDb { db, epoch, sums, count, expiring, bindings, building } = cleared;
         self.resident.attach(db, epoch);
         for (target, row) in bindings {
             self.graph.change(&target, &row);
             self.put_binding(&target, row);
+        }
+        for (target, progress) in building {
+            self.set_building(&target, Some(progress));
         }
         self.note_clear(db);
         *at(&mut self.sums, db) = sums;

@@ -144,6 +144,8 @@ pub const STATE: &[u8] = b"state";
 pub const EXPIRING: &[u8] = b"expiring";
 /// `system`: of each db, what the digest has of it, and its rows with counters. In every run.
 pub const SUMS: &[u8] = b"sums";
+/// Key in `system` of the list of views that are building.
+pub const BUILDING: &[u8] = b"views";
 /// `system`: how many rows were given up, since they could not be read.
 pub const LOST: &[u8] = b"lost";
 /// `system`: prefix of the origins, by number.

@@ -1,5 +1,7 @@
 //! Bindings: definition, removal, list.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::{OpError, OpResult, Txn};
@@ -73,19 +75,26 @@ impl<S: Store> Txn<'_, S> {
 
     /// The bindings of a db, by target; those that lost to a concurrent definition after the winner.
     pub fn bindings(&mut self, db: u16) -> Vec<BindingInfo> {
+        let mut building = BTreeMap::new();
+        for target in self.engine.space.building_of(db) {
+            if let Ok(Some(percent)) = self.engine.space.building(&target) {
+                building.insert(target, percent);
+            }
+        }
         let space = &self.engine.space;
         let graph: &Graph = space.graph();
         let mut list = Vec::new();
         for (target, row) in space.bindings().iter().filter(|(target, _)| target.0 == db) {
             for (rank, sibling) in row.siblings().iter().enumerate() {
                 let Ok(definition) = Definition::decode(&sibling.payload) else { continue };
+                let percent = building.get(target);
                 let state = match (rank, graph.suspended(target), graph.node(target)) {
                     (1.., _, _) => "superseded: a concurrent definition won".into(),
                     (_, Some(why), _) => format!("suspended: {why}"),
-                    (_, None, Some(node)) if node.errors() > 0 => {
+                    (_, None, Some(node)) if node.errors() > 0 && percent.is_none() => {
                         format!("active, {} evaluations failed", node.errors())
                     }
-                    _ => "active".into(),
+                    _ => percent.map_or_else(|| "active".into(), |it| format!("building ({it} %)")),
                 };
                 list.push(BindingInfo {
                     target: target.1.clone(),

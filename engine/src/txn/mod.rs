@@ -64,6 +64,9 @@ pub enum OpError {
     /// One transaction writes more than that.
     #[error("more than {0} bytes of changes in one transaction")]
     TooManyBytes(usize),
+    /// A view that is not complete: how much of its sources was read, in percent.
+    #[error("view is being built ({0} %)")]
+    Building(u64),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -201,6 +204,12 @@ impl<'t, S: Store> Txn<'t, S> {
     /// Opens a key to read a type: false if the key is absent.
     pub(crate) fn open_as(&mut self, db: u16, key: &[u8], slot: Slot) -> OpResult<Option<Place>> {
         let place = self.open(db, key)?;
+        if self.at(place).derived.is_some() {
+            let building = self.engine.space.building(&(db, Bytes::copy_from_slice(key)));
+            if let Some(percent) = self.guard(building)? {
+                return Err(OpError::Building(percent));
+            }
+        }
         match self.at(place).visible() {
             None => Ok(None),
             Some(visible) if visible == slot => Ok(Some(place)),

@@ -76,6 +76,7 @@ pub struct World {
     pub replicas: Vec<Replica>,
     pub commits: Vec<Delivered>,
     pub cache_bytes: usize,
+    pub build_at_once: u64,
 }
 
 pub const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -85,8 +86,16 @@ impl World {
     pub fn new(seed: u64, replicas: usize) -> World {
         let mut rng = Rng(seed);
         let cache_bytes = *rng.pick(&[0, 500, 2_000, 1 << 20]);
-        let mut world =
-            World { rng, now: 1_000_000, replicas: Vec::new(), commits: Vec::new(), cache_bytes };
+        // Views are built at once where the seed is odd.
+        let build_at_once = if seed % 2 == 1 { 4096 } else { seed / 2 % 5 };
+        let mut world = World {
+            rng,
+            now: 1_000_000,
+            replicas: Vec::new(),
+            commits: Vec::new(),
+            cache_bytes,
+            build_at_once,
+        };
         for _ in 0..replicas {
             let skew = world.rng.below(30) as u64;
             let store = MemStore::new();
@@ -108,6 +117,7 @@ impl World {
         let config = EngineConfig {
             cache_bytes: self.cache_bytes,
             log_max_bytes: 100_000,
+            build_at_once: self.build_at_once,
             types: &types::TYPES,
             ..EngineConfig::default()
         };
@@ -118,6 +128,20 @@ impl World {
 
     pub fn engine(&mut self, at: usize) -> &mut Engine<MemStore> {
         self.replicas[at].engine.as_mut().unwrap()
+    }
+
+    /// Builds views of a replica a little further.
+    fn build(&mut self, at: usize) {
+        let elements = self.rng.below(4);
+        if elements > 0 {
+            self.engine(at).build_views(elements).unwrap();
+        }
+    }
+
+    /// Builds them to the end.
+    pub fn build_all(&mut self, at: usize) {
+        while self.engine(at).build_views(2).unwrap() {}
+        assert_eq!(self.engine(at).views_building(), 0);
     }
 
     /// Runs one tick with one transaction at a replica.
@@ -131,6 +155,7 @@ impl World {
         txn.commit();
         let entries = tick_seal(tick);
         self.sealed(causes, entries);
+        self.build(at);
         result
     }
 
@@ -176,6 +201,7 @@ impl World {
         assert_eq!(tick.apply(&commit), Ok(true));
         assert_eq!(tick.apply(&commit), Ok(false));
         tick.seal(false).unwrap();
+        self.build(at);
         true
     }
 
@@ -241,6 +267,7 @@ impl World {
                 }
             }
         }
+        (0..self.replicas.len()).for_each(|at| self.build_all(at));
     }
 
     /// Equal vectors must mean equal digests.

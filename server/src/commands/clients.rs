@@ -425,7 +425,9 @@ pub(super) const COMMANDS: &[Command] = &[Command {
         Command {
             name: "client|kill",
             arity: -3,
-            syntax: "<filter: ip:port | <[ID client-id] | [TYPE <NORMAL | MASTER | REPLICA | PUBSUB>]>>",
+            syntax: "<filter: ip:port | ID client-id | TYPE <NORMAL | MASTER | REPLICA | PUBSUB> \
+                         | USER username | ADDR address | LADDR own-address | SKIPME yes-no> \
+                         [more: option value [option value ...]]",
             flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
             group: Group::Connection,
             acl: acl::ADMIN | acl::SLOW | acl::DANGEROUS | acl::CONNECTION,

@@ -79,6 +79,7 @@ fn refusal(error: &OpError, key: &[u8]) -> CommandError {
             text.extend_from_slice(format!("' is derived by {operator}.BIND").as_bytes());
             CommandError::Text(text)
         }
+        OpError::Building(_) => CommandError::text(format!("LOADING {error}")),
         OpError::Busy => CommandError::Fixed("BUSYKEY Target key name already exists."),
         OpError::Binding(text) => CommandError::text(format!("ERR {text}")),
         OpError::TooLarge(_) | OpError::TooManyBytes(_) => {

@@ -246,6 +246,7 @@ const SECTIONS: &[(&str, &[Show])] = &[
         "Dataflow",
         &[
             Field("bindings", |it| shown(it.call.txn.engine().active_bindings())),
+            Field("bindings_building", |it| shown(it.call.txn.engine().views_building())),
             Field("bindings_failed_evaluations", |it| {
                 shown(it.call.txn.engine().failed_evaluations())
             }),

@@ -202,6 +202,7 @@ impl Cluster {
         let config = EngineConfig {
             cache_bytes: self.swarm.cache_bytes,
             log_max_bytes: self.swarm.log_bytes,
+            build_at_once: self.swarm.build_at_once,
             types: &TYPES,
             #[cfg(feature = "planted")]
             planted: self.fault.engine(),
@@ -504,6 +505,14 @@ impl Cluster {
 
     /// Hands over rows to be written: now and then, and whenever much has gathered.
     fn write_behind(&mut self, at: usize) {
+        let elements = self.rng.below(4) as usize;
+        let Some(engine) = &mut self.sites[at].engine else { return };
+        if engine.views_building() > 0 && elements > 0 {
+            if let Err(why) = engine.build_views(elements) {
+                return self.fail("views", format!("n{at}: {why}"));
+            }
+            self.count("slices of views");
+        }
         let Some(engine) = &self.sites[at].engine else { return };
         if !engine.is_freezing() {
             let much = engine.is_behind();
@@ -816,6 +825,8 @@ impl Cluster {
     pub fn dump(&mut self, at: usize) -> Vec<String> {
         let wall = self.wall(at);
         let Some(engine) = &mut self.sites[at].engine else { return Vec::new() };
+        // What is compared is complete.
+        while engine.build_views(2).unwrap_or(false) {}
         let mut tick = engine.tick(wall);
         match dump(&mut tick.txn()) {
             Ok(lines) => lines,

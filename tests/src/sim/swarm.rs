@@ -70,6 +70,8 @@ pub struct Swarm {
     pub writes: u64,
     /// Bytes of decoded rows in memory.
     pub cache_bytes: usize,
+    /// Elements of sources that are read at once for a view.
+    pub build_at_once: u64,
     /// Bytes of log.
     pub log_bytes: u64,
     /// Limits of replication.
@@ -129,6 +131,7 @@ impl Swarm {
             big: rng.chance(25),
             writes: 30 + rng.below(40),
             cache_bytes: rng.pick(&[0, 300, 2_000, 1 << 20]),
+            build_at_once: rng.pick(&[0, 2, 4096]),
             log_bytes,
             config,
         }

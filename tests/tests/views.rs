@@ -63,16 +63,16 @@ fn a_view_over_much_is_built_while_others_are_served() {
     let (doubled, _) = complete(&mut client, "SCARD doubled");
     let (even, _) = complete(&mut client, "SCARD even");
     let evens = wanted.iter().filter(|it| *it % 2 == 0).count() as i64;
-    assert_eq!((doubled, even), (Value::Integer(wanted.len() as i64), Value::Integer(evens)));
+    assert_eq!((doubled, even), (Value::Int(wanted.len() as i64), Value::Int(evens)));
     for number in (0..MEMBERS + 200).step_by(97) {
         let is_there = i64::from(wanted.contains(&number));
         let line = format!("SISMEMBER doubled {}", number * 2);
-        assert_eq!(client.words(&line), Value::Integer(is_there), "{line}");
+        assert_eq!(client.words(&line), Value::Int(is_there), "{line}");
     }
     // A view that goes, or is another one now, stops nobody either; nor does what takes all of it away.
     assert_eq!(client.call(&["MAP.BIND", "doubled", "numbers", "x + 1"]), ok);
-    assert_eq!(complete(&mut client, "SISMEMBER doubled 152").0, Value::Integer(1));
-    assert_eq!(client.words("DEL numbers"), Value::Integer(1));
-    assert_eq!(complete(&mut client, "SCARD doubled").0, Value::Integer(0));
-    assert_eq!(complete(&mut client, "SCARD even").0, Value::Integer(0));
+    assert_eq!(complete(&mut client, "SISMEMBER doubled 152").0, Value::Int(1));
+    assert_eq!(client.words("DEL numbers"), Value::Int(1));
+    assert_eq!(complete(&mut client, "SCARD doubled").0, Value::Int(0));
+    assert_eq!(complete(&mut client, "SCARD even").0, Value::Int(0));
 }

@@ -21,6 +21,9 @@ use crate::open::Place;
 use crate::row::Row;
 use crate::store::{Family, Store, StoreError, keys};
 
+/// To compute a view anew costs as much as to change so many weights, beside its elements.
+const COMPUTED: usize = 32;
+
 impl<S: Store> Space<S> {
     /// Lets the views that derive from a key follow a change of it; `after` is what the key shows now. After
     /// an error nothing has followed.
@@ -226,6 +229,7 @@ impl<S: Store> Space<S> {
 
     /// Computes the elements of some targets, sources first, as the graph has them now.
     fn compute_anew(&mut self, affected: &[Target]) -> Outcome<()> {
+        self.flown += affected.len() * COMPUTED;
         for target in affected {
             self.empty_view(target)?;
         }

@@ -342,11 +342,7 @@ impl Loop {
             if !self.front.behind.is_due(now, much || (waits && !self.front.behind.is_writing())) {
                 return;
             }
-            if much && self.front.behind.is_writing() {
-                if self.engine.has_room() {
-                    // As much again may gather before anybody has to wait.
-                    return;
-                }
+            if much {
                 self.finish_writing();
             }
         }
@@ -357,7 +353,7 @@ impl Loop {
 
     /// Whether views are being built that can go on.
     fn may_build(&self) -> bool {
-        let waits = self.engine.is_behind() && self.front.behind.is_writing();
+        let waits = !self.engine.has_room() && self.front.behind.is_writing();
         self.building && !waits && self.front.world.instant >= self.quiet_until
     }
 

@@ -492,7 +492,7 @@ impl<S: Store> Engine<S> {
     fn has_gathered(&self, part: usize) -> bool {
         let log = GENERATION_LOG.min(self.config.log_max_bytes / 4);
         let rows = GENERATION_ROWS.min(self.config.cache_bytes / 4 / BYTES_PER_ROW);
-        self.behind > log / part as u64 || self.space.unwritten() > rows / part
+        self.behind > log / part as u64 || self.space.gathered() > rows / part
     }
 
     /// Takes everything that the store lacks, to be written on any thread. `None` if there is nothing, or

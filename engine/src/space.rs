@@ -899,6 +899,11 @@ impl<S: Store> Space<S> {
         self.resident.pages.unwritten() + self.system.len()
     }
 
+    /// Those among them that no generation has been closed over.
+    pub(crate) fn gathered(&self) -> usize {
+        self.resident.pages.gathered() + self.system.gathered()
+    }
+
     /// Whether a change could not be taken back, so that nothing may be written any more.
     pub(crate) fn is_torn(&self) -> bool {
         self.torn

@@ -530,6 +530,11 @@ impl Pages {
         self.unwritten + self.frozen_rows
     }
 
+    /// Those of the open generation.
+    pub(crate) fn gathered(&self) -> usize {
+        self.unwritten
+    }
+
     /// Bytes of the pages that have them. Cost: their number.
     pub(crate) fn owed_bytes(&self) -> usize {
         let listed = self.changed.iter().chain(&self.frozen);

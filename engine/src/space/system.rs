@@ -78,6 +78,11 @@ impl System {
         self.open.len() + self.closed.len()
     }
 
+    /// Those of the open generation.
+    pub(super) fn gathered(&self) -> usize {
+        self.open.len()
+    }
+
     /// Bytes that they take. Cost: their number.
     pub(super) fn bytes(&self) -> usize {
         let size = |(key, change): (&Vec<u8>, &Change)| {

@@ -36,7 +36,7 @@ const GENERATION_LOG: u64 = 64 << 20;
 /// in the log has to stay below what a store takes for a value: 4 GiB.
 pub const MAX_BYTES: usize = 1 << 30;
 /// Steps of one [`Engine::rest`]: some milliseconds.
-const RESTED: usize = 50_000;
+const RESTED: usize = 8_192;
 
 /// What can be tuned.
 #[derive(Clone, Debug)]

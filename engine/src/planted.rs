@@ -44,6 +44,10 @@ pub enum Planted {
     GenerationInParts,
     /// L2: rows that change while a generation is taken are part of the next one only.
     ChangedWhileTaken,
+    /// D5: a view that is being built takes changes of what is still to be read.
+    BuildTakesUnread,
+    /// D5: a view that is being built takes no changes.
+    BuildTakesNothing,
     /// M9: views take a change per dot and not per element.
     ViewPerDot,
     /// M7: every node removes what is due by its own clock, newer writes too.
@@ -67,7 +71,7 @@ pub enum Planted {
 
 impl Planted {
     /// All faults.
-    pub const ALL: [Planted; 24] = [
+    pub const ALL: [Planted; 26] = [
         Planted::IncarnationReused,
         Planted::IncarnationWithoutNonce,
         Planted::CounterByValue,
@@ -83,6 +87,8 @@ impl Planted {
         Planted::VectorWithoutRows,
         Planted::GenerationInParts,
         Planted::ChangedWhileTaken,
+        Planted::BuildTakesUnread,
+        Planted::BuildTakesNothing,
         Planted::ViewPerDot,
         Planted::ExpiryByLocalClock,
         Planted::DeadlineByStamp,
@@ -171,6 +177,15 @@ impl Planted {
     /// Whether a page may change of which a generation that is being taken lacks rows.
     pub(crate) fn changes_what_is_taken(self) -> bool {
         self == Planted::ChangedWhileTaken
+    }
+
+    /// Whether a view that is being built takes a change, of what was read or not.
+    pub(crate) fn takes(self, is_read: bool) -> bool {
+        match self {
+            Planted::BuildTakesUnread => true,
+            Planted::BuildTakesNothing => false,
+            _ => is_read,
+        }
     }
 
     /// What views are told of a changed member.

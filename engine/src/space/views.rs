@@ -93,8 +93,13 @@ impl<S: Store> Space<S> {
                 for (place, input) in self.graph.feeds_by_rank(&source) {
                     let Some(node) = self.graph.node(&place.1) else { continue };
                     let mut out = Vec::new();
+                    #[cfg(feature = "planted")]
+                    let building = self.building.of(&place.1).is_some();
                     for change in &changes {
-                        if self.building.takes(&place.1, input, &change.element) {
+                        let takes = self.building.takes(&place.1, input, &change.element);
+                        #[cfg(feature = "planted")]
+                        let takes = if building { self.planted.takes(takes) } else { takes };
+                        if takes {
                             node.step(input, change, &mut out);
                         }
                     }

@@ -5,10 +5,10 @@
 //! commit have its stamp in common, and that is much of what a small row takes: a table has each stamp once,
 //! with an origin and a seq to reckon from, and a row has its number there.
 //!
-//! First comes the length of the table, then the table, then the rows in the order of their places: name, tag,
-//! payload. The tag is the number of the stamp and the seq less that of the table: two bits for numbers up to 2,
-//! or 3 and then the number, and above them the seq. A row that is more than one write has tag 0, and itself as
-//! [`Row::encode`] writes it.
+//! First comes the length of the table, then the table, then the rows in the order of their places: name,
+//! tag, payload. The tag is the number of the stamp and the seq less that of the table: two bits for numbers
+//! up to 2, or 3 and then the number, and above them the seq. A row that is more than one write has tag 0,
+//! and itself as [`Row::encode`] writes it.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -227,8 +227,8 @@ impl<'s> Seen<'s> {
         Common::read(&mut input)
     }
 
-    /// What clients read of it, of what was written after `hidden`, if it is one write; otherwise it has to be
-    /// decoded.
+    /// What clients read of it, of what was written after `hidden`, if it is one write; otherwise it has to
+    /// be decoded.
     #[inline]
     pub(crate) fn shown(&self, hidden: Millis) -> Option<Option<Shown<'s>>> {
         if self.number == WHOLE {

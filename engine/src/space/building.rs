@@ -1,10 +1,10 @@
 //! Views that are built in slices: those over much, which would stop everybody.
 //!
 //! A view whose sources have many elements is *building* at first. Between ticks its sources are read, one
-//! after the other and each in the order of places, and what is read flows into it. A change of a source flows
-//! into a view that is building if its element lies before the place that was read up to, and otherwise not:
-//! it will be read. (Both are one step, so an element counts once.) What derives from a view that is building
-//! waits for it. Until it is complete a view answers nobody.
+//! after the other and each in the order of places, and what is read flows into it. A change of a source
+//! flows into a view that is building if its element lies before the place that was read up to, and otherwise
+//! not: it will be read. (Both are one step, so an element counts once.) What derives from a view that is
+//! building waits for it. Until it is complete a view answers nobody.
 //!
 //! Which views are building is stored with the rows, and a start begins them anew.
 

@@ -211,8 +211,8 @@ pub(super) enum Lying<'l> {
 }
 
 impl<'l> Lying<'l> {
-    /// What clients read of it, of what was written after `hidden`, if it is one write; otherwise it has to be
-    /// decoded.
+    /// What clients read of it, of what was written after `hidden`, if it is one write; otherwise it has to
+    /// be decoded.
     #[inline]
     pub(super) fn shown(self, hidden: Millis) -> Option<Option<Shown<'l>>> {
         match self {

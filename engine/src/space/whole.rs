@@ -3,8 +3,8 @@
 //! A clear of a db detaches its rows in memory, gives up its ranges of the store, and takes from the digest
 //! what the db has of it: O(1), however many there are. So does one of a large collection. What cannot be
 //! taken together are rows with counters, of which a clear leaves residue (MODEL M2): in a db they are looked
-//! for, if there are any, and cleared one by one. Views go with what they are derived from, if that is all that
-//! they are derived from.
+//! for, if there are any, and cleared one by one. Views go with what they are derived from, if that is all
+//! that they are derived from.
 
 use std::ops::ControlFlow;
 

@@ -110,9 +110,13 @@ fn records(source: &str, shared: &BTreeMap<&str, &str>) -> Vec<Record> {
     for text in table.split("Command {").skip(1) {
         // A container's own fields stand before its subcommands.
         let field = |name: &str| {
-            let start = text
-                .find(&format!("\n        {name}:"))
-                .or_else(|| text.find(&format!("\n                {name}:")))?;
+            let begins = |line: &str| line.trim_start().starts_with(&format!("{name}:"));
+            let mut lines = text.split_inclusive('\n').scan(0, |at, line| {
+                let start = *at;
+                *at += line.len();
+                Some((start, line))
+            });
+            let (start, _) = lines.find(|(_, line)| begins(line))?;
             let value = text[start..].split_once(':')?.1;
             Some(value.split_once(",\n").map_or(value, |(value, _)| value).trim())
         };

@@ -24,6 +24,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[];
 
 /// Commands whose arguments are documented otherwise than in Redis, and why.
 const DOCUMENTED_DIFFERENTLY: &[(&str, &str)] = &[
+    ("client|kill", "one filter, and then more options with their values"),
     ("config|get", "Redis makes a block of one argument"),
     ("command|getkeys", "Redis 7.0 says nothing of its arguments"),
     ("command|getkeysandflags", "Redis 7.0 says nothing of its arguments"),

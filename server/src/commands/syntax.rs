@@ -47,7 +47,7 @@ impl Kind {
         match name {
             "key" | "target" | "source" => Kind::Key,
             "client-id" | "count" | "cursor" | "decrement" | "increment" | "index"
-            | "milliseconds" | "port" | "protover" | "seconds" => Kind::Integer,
+            | "milliseconds" | "port" | "protover" | "seconds" | "timeout" => Kind::Integer,
             "pattern" => Kind::Pattern,
             "unix-time-seconds" | "unix-time-milliseconds" => Kind::UnixTime,
             _ => Kind::String,

@@ -957,6 +957,9 @@ impl<S: Store> Space<S> {
         if !self.expiring.is_empty() {
             run.put(Family::System, keys::EXPIRING, self.expiring_record(position).as_slice());
         }
+        if let Some(record) = self.building_record() {
+            run.put(Family::System, keys::BUILDING, record.as_slice());
+        }
         self.generation += 1;
         self.resident.pages.close(run);
     }
@@ -972,6 +975,9 @@ impl<S: Store> Space<S> {
     pub(crate) fn thaw(&mut self, run: &Run, written: bool) {
         self.resident.thaw(run, written);
         self.system.thaw(written);
+        if !written {
+            self.forget_building_record();
+        }
         if written {
             self.origins_stored = self.origins_frozen;
             self.resident.erased.retain(|(generation, _)| *generation == self.generation);

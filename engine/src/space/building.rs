@@ -48,6 +48,8 @@ pub(super) struct Building {
     views: BTreeMap<Target, Progress>,
     /// The one that is next: all of its sources are complete.
     next: Option<Target>,
+    /// The store may have a list of some.
+    is_stored: bool,
 }
 
 /// A view as it was before it was emptied.
@@ -134,26 +136,32 @@ impl<S: Store> Space<S> {
 
     /// How far a view is built, `None` for all of it.
     pub(super) fn set_building(&mut self, target: &Target, progress: Option<Progress>) {
-        let old = match progress {
-            Some(progress) => self.building.views.insert(target.clone(), progress),
-            None => self.building.views.remove(target),
-        };
-        self.building.next = None;
-        if old.is_some() != progress.is_some() {
-            self.note_building();
+        match progress {
+            Some(progress) => drop(self.building.views.insert(target.clone(), progress)),
+            None => drop(self.building.views.remove(target)),
         }
+        self.building.next = None;
     }
 
-    /// Stores which views are building.
-    fn note_building(&mut self) {
+    /// The record of the views that are building, for a generation; `None` if the store has none and needs
+    /// none.
+    pub(super) fn building_record(&mut self) -> Option<Writer> {
+        let views = &self.building.views;
+        if !std::mem::replace(&mut self.building.is_stored, !views.is_empty()) && views.is_empty() {
+            return None;
+        }
         let mut record = Writer::with_format(FORMAT);
-        record.varint(self.building.views.len() as u64);
-        for (db, key) in self.building.views.keys() {
+        record.varint(views.len() as u64);
+        for (db, key) in views.keys() {
             record.u16(*db);
             record.bytes(key);
         }
-        let any = !self.building.views.is_empty();
-        self.note(keys::BUILDING.to_vec(), any.then(|| record.into_vec()));
+        Some(record)
+    }
+
+    /// A generation could not be written: nobody knows what the store has.
+    pub(super) fn forget_building_record(&mut self) {
+        self.building.is_stored = true;
     }
 
     /// Takes all elements of a view away: O(1). Of a key that is no view nothing is done.

@@ -288,30 +288,20 @@ impl Header {
     /// If the key is one write and nothing else: that.
     fn plain(&self) -> Option<(Slot, &Sibling)> {
         match self.singles.as_slice() {
-            [(slot, row)]
-                if self.slots.is_empty()
-                    && self.deadline.is_none()
-                    && self.hidden == Millis(0)
-                    && self.derived.is_none() =>
-            {
-                Some((*slot, row.plain()?))
-            }
+            [(slot, row)] if self.slots.is_empty() && self.is_bare() => Some((*slot, row.plain()?)),
             _ => None,
         }
+    }
+
+    /// Whether there is nothing to tell beside its rows.
+    fn is_bare(&self) -> bool {
+        self.deadline.is_none() && self.hidden == Millis(0) && self.derived.is_none()
     }
 
     /// If the key is one small collection and nothing else: that.
     fn only_small(&self) -> Option<&SlotState> {
         match self.slots.as_slice() {
-            [state]
-                if self.singles.is_empty()
-                    && self.deadline.is_none()
-                    && self.hidden == Millis(0)
-                    && self.derived.is_none()
-                    && state.small().is_some() =>
-            {
-                Some(state)
-            }
+            [state] if self.singles.is_empty() && self.is_bare() => state.small().map(|_| state),
             _ => None,
         }
     }

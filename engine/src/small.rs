@@ -171,17 +171,18 @@ impl<'s> Rows<'s> {
         self.iter().find(|(it, _)| *it == name).map(|(_, row)| row)
     }
 
-    /// Where a row lies. O(rows).
+    /// Where a row lies that is one write, or that there is none; otherwise it has to be decoded. O(rows).
     #[inline]
-    pub(crate) fn position(self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn glance(self, name: &[u8]) -> Option<Option<usize>> {
         let mut input = Reader::new(self.rows);
         while !input.is_empty() {
             let at = self.rows.len() - input.rest().len();
-            if Rows::next(self.table, &mut input).ok()?.0 == name {
-                return Some(at);
+            let (it, row) = Rows::next(self.table, &mut input).ok()?;
+            if it == name {
+                return (row.number != WHOLE).then_some(Some(at));
             }
         }
-        None
+        Some(None)
     }
 
     /// The row that lies there.
@@ -239,6 +240,13 @@ impl<'s> Seen<'s> {
         Some(visible.then_some(Shown::Packed(self.rest)))
     }
 
+    /// The dot and the stamp of one that is one write.
+    fn write(&self, origins: &Origins) -> Result<(Dot, Stamp), CodecError> {
+        let Common { stamp, origin, seq } = self.common()?;
+        let seq = seq.checked_add_signed(self.seq).ok_or(CodecError::Invalid("seq"))?;
+        Ok((Dot { origin: origins.get(origin)?, seq }, stamp))
+    }
+
     /// The row.
     pub(crate) fn row(&self, origins: &Origins) -> Result<Row, CodecError> {
         if self.number == WHOLE {
@@ -247,9 +255,7 @@ impl<'s> Seen<'s> {
             input.end()?;
             return Ok(row);
         }
-        let Common { stamp, origin, seq } = self.common()?;
-        let seq = seq.checked_add_signed(self.seq).ok_or(CodecError::Invalid("seq"))?;
-        let dot = Dot { origin: origins.get(origin)?, seq };
+        let (dot, stamp) = self.write(origins)?;
         Ok(Row::of(Sibling { dot, stamp, payload: Bytes::copy_from_slice(self.rest) }))
     }
 }
@@ -289,22 +295,21 @@ impl Small {
             rows: Writer::over(Vec::with_capacity(self.bytes.len() + 32)),
         };
         next.moved.resize(next.old.len(), 0);
-        let mut put = row.is_empty().then_some(());
         let place = if is_there { 0 } else { hash(name) };
+        let mut left = (!row.is_empty()).then_some(row);
         for (old, seen) in rows.iter() {
-            if is_there && old == name {
-                if put.replace(()).is_none() {
-                    next.put(name, row, origins);
-                }
-                continue;
-            }
-            if !is_there && put.is_none() && (hash(old), old) > (place, name) {
+            let is_here = |_: &mut &Row| match is_there {
+                true => old == name,
+                false => (hash(old), old) > (place, name),
+            };
+            if let Some(row) = left.take_if(is_here) {
                 next.put(name, row, origins);
-                put = Some(());
             }
-            next.keep(old, &seen);
+            if old != name {
+                next.keep(old, &seen);
+            }
         }
-        if put.is_none() {
+        if let Some(row) = left {
             next.put(name, row, origins);
         }
         self.bytes = next.finish();
@@ -326,10 +331,7 @@ impl Small {
         Reference { number, seq }: Reference,
         origins: &Origins,
     ) -> Result<(Dot, Stamp), CodecError> {
-        let seen = Seen { table: self.rows().table, number, seq, rest: &[] };
-        let Common { stamp, origin, seq } = seen.common()?;
-        let seq = seq.checked_add_signed(seen.seq).ok_or(CodecError::Invalid("seq"))?;
-        Ok((Dot { origin: origins.get(origin)?, seq }, stamp))
+        Seen { table: self.rows().table, number, seq, rest: &[] }.write(origins)
     }
 }
 

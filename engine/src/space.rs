@@ -394,13 +394,15 @@ impl<S: Store> Space<S> {
     ) -> Outcome<()> {
         let (types, hidden) = (self.types, self.headers[record].hidden);
         self.visit_slot(key, slot, from, record, |name, row, origins| {
-            let pass = |shown: Option<Shown<'_>>, visit: &mut dyn FnMut(&[u8], Shown<'_>) -> _| {
-                shown.map_or(ControlFlow::Continue(()), |it| visit(name, it))
+            let decoded;
+            let shown = match row.shown(hidden) {
+                Some(shown) => shown,
+                None => {
+                    decoded = row.row(origins)?;
+                    types.read(slot, &decoded, hidden)
+                }
             };
-            Ok(match row.shown(hidden) {
-                Some(shown) => pass(shown, visit),
-                None => pass(types.read(slot, &row.row(origins)?, hidden), visit),
-            })
+            Ok(shown.map_or(ControlFlow::Continue(()), |it| visit(name, it)))
         })
     }
 
@@ -690,8 +692,8 @@ impl<S: Store> Space<S> {
         let db = match scope {
             Scope::Key(db, _) | Scope::Db(db) => *db,
         };
+        self.pack_rows();
         for key in keys {
-            self.pack_rows();
             let place = self.header(db, &key)?;
             let header = self.headers[place].clone();
             let apart = header.slots.iter().filter(|state| state.is_apart());
@@ -702,7 +704,6 @@ impl<S: Store> Space<S> {
             }
             for slot in slots {
                 let tree = self.tree(db, &key, slot, place);
-                self.pack_rows();
                 let holes = holes.as_deref_mut();
                 self.resident.walk_rows(tree, 0, holes, &mut |subkey, _: &Row| {
                     let subkey = Bytes::copy_from_slice(subkey);

@@ -15,9 +15,11 @@ use bytes::Bytes;
 
 use super::{Outcome, Space, Step};
 use crate::codec::{CodecError, Reader, Writer};
+use crate::crdt::set::SET;
 use crate::dataflow::Change;
 use crate::dataflow::graph::{Graph, Target};
 use crate::name::Cursor;
+use crate::open::Place;
 use crate::pages::{Epoch, TreeId};
 use crate::store::{Family, Store, StoreError, keys};
 
@@ -37,7 +39,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    fn has(&self, input: usize, element: &[u8]) -> bool {
+    /// Whether an element of a source has been read.
+    pub(super) fn has(&self, input: usize, element: &[u8]) -> bool {
         input < self.input || (input == self.input && Cursor::of(element) < self.place)
     }
 }
@@ -65,11 +68,6 @@ pub(crate) struct Emptied {
 impl Building {
     pub(super) fn of(&self, target: &Target) -> Option<Progress> {
         if self.views.is_empty() { None } else { self.views.get(target).copied() }
-    }
-
-    /// Whether a change of an element of that source of a view is for it.
-    pub(super) fn takes(&self, target: &Target, input: usize, element: &[u8]) -> bool {
-        self.of(target).is_none_or(|progress| progress.has(input, element))
     }
 
     /// Finds the one that is next.
@@ -108,7 +106,7 @@ impl<S: Store> Space<S> {
 
     /// Whether an element of that source has reached a view, as far as building it goes.
     pub(crate) fn has_reached(&self, target: &Target, input: usize, element: &[u8]) -> bool {
-        self.building.takes(target, input, element)
+        self.building.of(target).is_none_or(|progress| progress.has(input, element))
     }
 
     fn elements_of_sources(&mut self, target: &Target) -> Outcome<u64> {
@@ -117,9 +115,7 @@ impl<S: Store> Space<S> {
         for source in sources.into_iter().flatten() {
             let place = self.header(target.0, &source)?;
             let header = &self.headers[place];
-            all = all.saturating_add(
-                header.derived.unwrap_or_else(|| header.rows(crate::crdt::set::SET)),
-            );
+            all = all.saturating_add(header.derived.unwrap_or_else(|| header.rows(SET)));
         }
         Ok(all)
     }
@@ -164,40 +160,45 @@ impl<S: Store> Space<S> {
         self.building.is_stored = true;
     }
 
-    /// Takes all elements of a view away: O(1). Of a key that is no view nothing is done.
+    /// Empties a view, so that it is none any more, until it is built: O(1). Of a key that is no view nothing
+    /// is done.
     pub(super) fn empty_view(&mut self, target: &Target) -> Outcome<()> {
         let place = self.header(target.0, &target.1)?;
-        let progress = self.building.of(target);
-        if self.headers[place].derived.is_none() && progress.is_none() {
-            return Ok(());
+        if self.headers[place].derived.is_some() || self.building.of(target).is_some() {
+            let emptied = self.take_view(target, None)?;
+            self.steps.push(Step::Emptied(emptied));
         }
-        // Nobody holds places of weights between changes.
-        self.resident.pack(&mut self.derived);
-        self.derived.clear();
-        let mut prefix = Vec::new();
-        keys::element_prefix(&mut prefix, target.0, &target.1);
-        let tree = self.take_away(Family::Derived, &prefix);
-        self.headers.pin(place);
-        let elements = self.set_elements(target.0, place, None);
-        self.set_building(target, None);
-        let target = target.clone();
-        self.steps.push(Step::Emptied(Emptied { target, tree, elements, progress }));
         Ok(())
+    }
+
+    /// Takes all elements of a view away, and what was to be built of it, so that it shows so many: O(1).
+    pub(super) fn take_view(&mut self, target: &Target, shows: Option<u64>) -> Outcome<Emptied> {
+        let place = self.forget_weights(target)?;
+        let tree = self.take_away(Family::Derived, &element_prefix(target));
+        let elements = self.set_elements(target.0, place, shows);
+        let progress = self.building.of(target);
+        self.set_building(target, None);
+        Ok(Emptied { target: target.clone(), tree, elements, progress })
     }
 
     /// Undoes that.
     pub(super) fn fill_view(&mut self, emptied: Emptied) -> Outcome<()> {
         let Emptied { target, tree, elements, progress } = emptied;
-        self.resident.pack(&mut self.derived);
-        self.derived.clear();
-        let mut prefix = Vec::new();
-        keys::element_prefix(&mut prefix, target.0, &target.1);
-        self.take_back(Family::Derived, &prefix, tree);
-        let place = self.header(target.0, &target.1)?;
-        self.headers.pin(place);
+        let place = self.forget_weights(&target)?;
+        self.take_back(Family::Derived, &element_prefix(&target), tree);
         self.set_elements(target.0, place, elements);
         self.set_building(&target, progress);
         Ok(())
+    }
+
+    /// Opens the record of a view to be changed; weights are looked for again, whose places nobody holds
+    /// between changes.
+    fn forget_weights(&mut self, target: &Target) -> Outcome<Place> {
+        self.resident.pack(&mut self.derived);
+        self.derived.clear();
+        let place = self.header(target.0, &target.1)?;
+        self.headers.pin(place);
+        Ok(place)
     }
 
     /// Between ticks: reads so many elements more into the view that is next. True if there is more to do. Of
@@ -273,19 +274,19 @@ impl<S: Store> Space<S> {
         let listed =
             decode(&record).map_err(|error| StoreError::corrupt("list of views", error))?;
         for target in listed {
-            self.set_building(&target, Some(Progress::default()));
-            self.empty_view(&target)?;
-            if self.graph.node(&target).is_some() {
-                let place = self.header(target.0, &target.1)?;
-                self.headers.pin(place);
-                self.set_elements(target.0, place, Some(0));
-                self.set_building(&target, Some(Progress::default()));
-            }
+            let is_bound = self.graph.node(&target).is_some();
+            self.take_view(&target, is_bound.then_some(0))?;
+            self.set_building(&target, is_bound.then(Progress::default));
         }
-        self.steps.clear();
         self.close();
         Ok(())
     }
+}
+
+fn element_prefix((db, key): &Target) -> Vec<u8> {
+    let mut prefix = Vec::new();
+    keys::element_prefix(&mut prefix, *db, key);
+    prefix
 }
 
 fn decode(record: &[u8]) -> Result<Vec<Target>, CodecError> {

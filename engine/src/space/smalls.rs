@@ -27,9 +27,9 @@ impl<S: Store> Space<S> {
     pub(super) fn pack_rows(&mut self) {
         let mut outgrown = Vec::new();
         let Space { rows, headers, resident, .. } = self;
+        let gone = Row::default();
         rows.pack(|home, changed, row, absent| {
             let state = home.and_then(|(record, slot)| headers[record].find_slot_mut(slot));
-            let gone = Row::default();
             let row = match state.map(|state| &mut state.lie) {
                 Some(Lie::Here(small)) => {
                     small.set(changed.name().1, row, &mut resident.origins);
@@ -140,9 +140,7 @@ impl<S: Store> Space<S> {
         if of != slot || visible == 0 {
             return None;
         }
-        let Some(at) = rows.position(subkey) else { return Some(None) };
-        rows.at(at)?.shown(Millis(0))?;
-        Some(Some(Glanced::Stored(record, at)))
+        Some(rows.glance(subkey)?.map(|at| Glanced::Stored(record, at)))
     }
 
     /// Where a row of a collection lies whose key has its record there, if it is one write and nobody works
@@ -161,9 +159,7 @@ impl<S: Store> Space<S> {
             return None;
         }
         if let Some(rows) = self.small(record, slot) {
-            let Some(at) = rows.position(subkey) else { return Some(None) };
-            rows.at(at)?.shown(Millis(0))?;
-            return Some(Some(Glanced::Record(record, slot, at)));
+            return Some(rows.glance(subkey)?.map(|at| Glanced::Record(record, slot, at)));
         }
         let any = self.headers[record].slot(slot).is_some_and(SlotState::is_apart);
         let tree = self.resident.tree(Family::Data, &self.scratch[..prefix], !any);

@@ -93,16 +93,17 @@ impl<S: Store> Space<S> {
                 for (place, input) in self.graph.feeds_by_rank(&source) {
                     let Some(node) = self.graph.node(&place.1) else { continue };
                     let mut out = Vec::new();
-                    #[cfg(feature = "planted")]
-                    let building = self.building.of(&place.1).is_some();
-                    for change in &changes {
-                        let takes = self.building.takes(&place.1, input, &change.element);
-                        #[cfg(feature = "planted")]
-                        let takes = if building { self.planted.takes(takes) } else { takes };
-                        if takes {
-                            node.step(input, change, &mut out);
-                        }
-                    }
+                    let building = self.building.of(&place.1);
+                    let takes = |change: &&Change| {
+                        building.is_none_or(|progress| {
+                            let is_read = progress.has(input, &change.element);
+                            #[cfg(feature = "planted")]
+                            let is_read = self.planted.takes(is_read);
+                            is_read
+                        })
+                    };
+                    let taken = changes.iter().filter(takes);
+                    taken.for_each(|change| node.step(input, change, &mut out));
                     let net = open.entry(place).or_default();
                     for Change { element, weight } in out {
                         *net.entry(element).or_default() += weight;

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::building::Progress;
+use super::building::{Emptied, Progress};
 use super::expiring::Expiring;
 use super::{Counted, Outcome, Space, unreadable};
 use crate::causal::LogPosition;
@@ -43,7 +43,7 @@ pub(crate) struct ClearedSlot {
     tree: Option<(TreeId, Epoch)>,
     of_record: OfRecord,
     /// What is derived from it and from nothing else.
-    views: Vec<ClearedView>,
+    views: Vec<Emptied>,
 }
 
 /// What a key's record says of the rows of a collection that lie apart.
@@ -64,15 +64,6 @@ pub(crate) struct ClearedDb {
     bindings: Vec<(Target, Row)>,
     /// Views that were building.
     building: Vec<(Target, Progress)>,
-}
-
-/// A view as it was.
-struct ClearedView {
-    target: Target,
-    /// Its elements in memory.
-    tree: Option<(TreeId, Epoch)>,
-    elements: Option<u64>,
-    progress: Option<Progress>,
 }
 
 /// An entry of a list by db.
@@ -205,16 +196,8 @@ impl<S: Store> Space<S> {
         let of_record = self.exchange_slot(place, (db, key), slot, OfRecord::default());
         let mut views = Vec::new();
         for target in self.graph.fed_by(&(db, key.clone())) {
-            let place = self.header(target.0, &target.1)?;
-            let mut prefix = Vec::new();
-            keys::element_prefix(&mut prefix, target.0, &target.1);
-            let tree = self.take_away(Family::Derived, &prefix);
-            self.headers.pin(place);
-            let elements = self.set_elements(target.0, place, Some(0));
             self.note_change(target.0, &target.1);
-            let progress = self.building.of(&target);
-            self.set_building(&target, None);
-            views.push(ClearedView { target, tree, elements, progress });
+            views.push(self.take_view(&target, Some(0))?);
         }
         Ok(Cleared::Slot(ClearedSlot { db, key: key.clone(), slot, tree, of_record, views }))
     }
@@ -271,14 +254,8 @@ impl<S: Store> Space<S> {
             Cleared::Db(cleared) => self.restore_db(cleared),
             Cleared::Slot(ClearedSlot { db, key, slot, tree, of_record, views }) => {
                 self.close();
-                for ClearedView { target, tree, elements, progress } in views {
-                    let mut prefix = Vec::new();
-                    keys::element_prefix(&mut prefix, target.0, &target.1);
-                    self.take_back(Family::Derived, &prefix, tree);
-                    let place = self.header(target.0, &target.1)?;
-                    self.headers.pin(place);
-                    self.set_elements(target.0, place, elements);
-                    self.set_building(&target, progress);
+                for view in views {
+                    self.fill_view(view)?;
                 }
                 self.take_back(Family::Data, &slot_prefix(db, &key, slot), tree);
                 let place = self.header(db, &key)?;

@@ -49,7 +49,7 @@ impl Clients {
     }
 
     /// The place of the next one to come.
-    pub fn next_place(&mut self) -> usize {
+    pub fn next_place(&self) -> usize {
         self.free.last().copied().unwrap_or(self.slots.len())
     }
 
@@ -81,7 +81,9 @@ impl Clients {
         if conn.queued {
             self.ready.retain(|other| *other != slot);
         }
-        self.paused.retain(|other| *other != slot);
+        if conn.paused {
+            self.paused.retain(|other| *other != slot);
+        }
         self.free.push(slot);
         Some(conn)
     }
@@ -147,12 +149,9 @@ impl Clients {
     /// Takes the next one of these.
     pub fn next_ready(&mut self) -> Option<(usize, Box<Conn>)> {
         while let Some(slot) = self.ready.pop_front() {
+            self.touch(slot);
             if let Some(mut conn) = self.take(slot) {
                 conn.queued = false;
-                if !conn.touched {
-                    conn.touched = true;
-                    self.touched.push(slot);
-                }
                 return Some((slot, conn));
             }
         }
@@ -215,7 +214,10 @@ impl Clients {
 
     /// The next command of one waits for the end of the pause.
     pub fn postpone(&mut self, slot: usize) {
-        if !self.paused.contains(&slot) {
+        if let Some(conn) = self.at(slot)
+            && !conn.paused
+        {
+            conn.paused = true;
             self.paused.push(slot);
         }
     }
@@ -230,6 +232,9 @@ impl Clients {
         if self.pause.is_some_and(|pause| now.is_none_or(|now| pause.until <= now)) {
             self.pause = None;
             for slot in std::mem::take(&mut self.paused) {
+                if let Some(conn) = self.at(slot) {
+                    conn.paused = false;
+                }
                 self.enqueue(slot);
             }
         }

@@ -31,10 +31,7 @@ fn client_setinfo(call: &mut Call<'_, '_>) -> CommandResult {
     } else if option.eq_ignore_ascii_case(b"LIB-VER") {
         (&mut call.session.library_version, "lib-ver")
     } else {
-        let mut text = b"ERR Unrecognized option '".to_vec();
-        text.extend_from_slice(option);
-        text.push(b'\'');
-        return Err(CommandError::Text(text));
+        return Err(CommandError::of_word("ERR Unrecognized option", option));
     };
     if check_name(value).is_err() {
         return Err(CommandError::text(format!(
@@ -121,12 +118,7 @@ fn is_normal(word: &[u8]) -> Result<bool, CommandError> {
     match word.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(true),
         b"master" | b"replica" | b"slave" | b"pubsub" => Ok(false),
-        _ => {
-            let mut text = b"ERR Unknown client type '".to_vec();
-            text.extend_from_slice(word);
-            text.push(b'\'');
-            Err(CommandError::Text(text))
-        }
+        _ => Err(CommandError::of_word("ERR Unknown client type", word)),
     }
 }
 
@@ -192,10 +184,7 @@ impl<'f> Filter<'f> {
                 b"LADDR" => filter.own_address = Some(value),
                 b"USER" if value == b"default" => {}
                 b"USER" => {
-                    let mut text = b"ERR No such user '".to_vec();
-                    text.extend_from_slice(value);
-                    text.push(b'\'');
-                    return Err(CommandError::Text(text));
+                    return Err(CommandError::of_word("ERR No such user", value));
                 }
                 b"SKIPME" => {
                     filter.itself = match value.to_ascii_lowercase().as_slice() {

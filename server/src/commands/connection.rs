@@ -99,10 +99,7 @@ fn hello(call: &mut Call<'_, '_>) -> CommandResult {
             name = Some(Bytes::copy_from_slice(call.args.at(at + 1)));
             at += 2;
         } else {
-            let mut text = b"ERR Syntax error in HELLO option '".to_vec();
-            text.extend_from_slice(option);
-            text.push(b'\'');
-            return Err(CommandError::Text(text));
+            return Err(CommandError::of_word("ERR Syntax error in HELLO option", option));
         }
     }
     if let Some((user, password)) = credentials {

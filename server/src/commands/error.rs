@@ -34,6 +34,11 @@ impl CommandError {
         CommandError::Text(text.into().into_bytes())
     }
 
+    /// A refusal of a word, which it ends with in quotes.
+    pub fn of_word(text: &str, word: &[u8]) -> CommandError {
+        CommandError::Text([text.as_bytes(), b" '", word, b"'"].concat())
+    }
+
     /// A wrong number of arguments for that command.
     pub fn arity(name: &str) -> CommandError {
         CommandError::text(format!("ERR wrong number of arguments for '{name}' command"))

@@ -197,6 +197,8 @@ pub struct Conn {
     pub half_closed: bool,
     /// Already in the list of connections to serve.
     pub queued: bool,
+    /// Already in the list of connections that wait for the end of a pause.
+    pub paused: bool,
     /// Already in the list of connections that were served in this tick.
     pub touched: bool,
     /// To be closed at once, whatever is unsent.
@@ -216,6 +218,7 @@ impl Conn {
             readable: false,
             half_closed: false,
             queued: false,
+            paused: false,
             touched: false,
             dead: false,
         }
